@@ -1,0 +1,223 @@
+"""The commands. Thin: each loads what it needs only when it runs, so that `--help` is quick.
+
+Exit codes: 0 done; 2 wrong usage, config or data; 1 a run that failed. Errors are one line on
+standard error; FEDMEM_DEBUG=1 shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from click import ClickException, Context
+from click.exceptions import Abort, Exit
+from typer.core import TyperGroup
+
+from fedmem.errors import ConfigError, DataError, FedmemError
+
+QUIET = {  # nothing is sent anywhere, and libraries do not talk between our lines
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class OneLine(TyperGroup):
+    """Turns every error of a command into one line and its exit code."""
+
+    def invoke(self, ctx: Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ClickException, Exit, Abort):
+            raise  # wrong usage: Typer's own message, exit code 2
+        except BaseException as error:
+            if os.environ.get("FEDMEM_DEBUG") or isinstance(error, SystemExit):
+                raise
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # `fedmem ... | head`: Click ends quietly
+            typer.echo(f"fedmem: error: {error_line(error)}", err=True)
+            raise typer.Exit(error.exit_code if isinstance(error, FedmemError) else 1) from None
+
+
+def error_line(error: BaseException) -> str:
+    """What happened and what was kept, without line breaks."""
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted"
+    elif isinstance(error, FedmemError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error} (set FEDMEM_DEBUG=1 for the traceback)"
+    notes = getattr(error, "__notes__", [])
+    return "; ".join(" ".join(part.split()) for part in [text, *notes])
+
+
+app = typer.Typer(
+    cls=OneLine,
+    help="What can one hospital pull out of a jointly fine-tuned language model?",
+    epilog="Example:  fedmem run quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    suggest_commands=False,  # Click suggests by itself
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(
+    help="Look at the data before a run.",
+    epilog="Example:  fedmem data preview quickstart",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(data_app, name="data")
+
+# Arguments are described in each command's text: Typer 0.20 with Click 8.5 loses their own help.
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", hidden=True)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", hidden=True)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from fedmem.versions import fedmem_version
+
+        typer.echo(f"fedmem {fedmem_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+@app.command(epilog="Example:  fedmem run configs/quickstart.yaml rounds.count=3 training.lr=1e-3")
+def run(config: ConfigArgument, changes: Overrides = None) -> None:
+    """Simulate a config: train, attack, measure, write a report.
+
+    CONFIG is a YAML file, or the name of a config that comes along, such as `quickstart`.
+    Each KEY=VALUE changes one key of it: training.lr=1e-3, data.clients.0.source.records=50.
+    Everything is written to a new directory under the config's `output` (default: runs).
+    """
+    from fedmem.loading import load_config
+    from fedmem.progress import shown
+
+    loaded = load_config(config, changes or [])
+    with shown() as progress:
+        if loaded.arms:
+            from fedmem.arms import run_arms
+
+            done = run_arms(loaded, progress)
+            path, page = done.path, done.report
+        else:
+            from fedmem import simulation
+
+            single = simulation.run(loaded, progress=progress)
+            path, page = single.path, single.report
+    typer.echo(f"run:    {path}\nreport: {page}")
+
+
+@app.command(hidden=True)
+def arm(config: Path) -> None:
+    """One arm, started by `fedmem run`: progress as JSON lines, stops when its starter ends."""
+    from fedmem.arms import run_arm
+
+    run_arm(config)
+
+
+@app.command(epilog="Example:  fedmem report runs/A runs/B --out compare.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", hidden=True)],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write [default: RUN/report.html, or ./report.html]")
+    ] = None,
+) -> None:
+    """Write the report of runs, side by side, as one HTML file.
+
+    RUN is the directory of a finished run, or of a config with arms: then all its arms.
+    """
+    from fedmem.rundir import finished_runs
+
+    folders = [folder for path in runs for folder in finished_runs(path)]
+    page = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
+    if page.is_dir() or not page.parent.is_dir():
+        raise DataError(f"--out {page}: give a file in a folder that exists")
+    from fedmem.report import write_report
+
+    write_report(folders, page)
+    typer.echo(f"report: {page}")
+
+
+@data_app.command(epilog="Example:  fedmem data preview real data.root=../my-records")
+def preview(config: ConfigArgument, changes: Overrides = None) -> None:
+    """Show what each client will hold.
+
+    Records, canaries, tokens, rows that were left out. CONFIG and KEY=VALUE as for `fedmem run`.
+    """
+    from fedmem.loading import load_config
+    from fedmem.preview import preview_lines
+
+    for line in preview_lines(load_config(config, changes or [])):
+        typer.echo(line)
+
+
+@app.command(epilog="Example:  fedmem doctor quickstart")
+def doctor(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", hidden=True)] = None,
+    changes: Overrides = None,
+) -> None:
+    """Show versions, cores, memory, disk; check a config.
+
+    With a CONFIG: that it loads, that its files are there, how many parameters are trained.
+    """
+    from fedmem.doctor import config_lines, machine_lines
+
+    for line in machine_lines():
+        typer.echo(line)
+    if config is not None:
+        from fedmem.loading import load_config
+
+        for line in config_lines(load_config(config, changes or [])):
+            typer.echo(line)
+
+
+@app.command(epilog="Example:  fedmem base --out my-base --seed 0")
+def base(
+    out: Annotated[
+        Path, typer.Option(show_default=False, help="New folder to write to [default: base]")
+    ] = Path("base"),
+    seed: Annotated[
+        int, typer.Option(show_default=False, help="Same seed and machine, same bytes [default: 0]")
+    ] = 0,
+) -> None:
+    """Train the bundled base again by its recipe."""
+    if seed < 0:
+        raise ConfigError(f"--seed {seed}: must be 0 or more")
+    if out.exists():
+        raise DataError(f"--out {out}: is already there; give a new folder")
+    from fedmem.model import recipe
+    from fedmem.progress import Event, shown
+
+    with shown() as progress:
+        recipe.make(
+            out,
+            seed,
+            progress=lambda step, steps, text: progress(
+                Event("base", f"step {step:,} of {steps:,}, {text}")
+            ),
+        )
+    typer.echo(f"base: {out}")
+
+
+def main() -> None:
+    """The entry point of the command `fedmem`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 still gets its line
+    app(prog_name="fedmem")

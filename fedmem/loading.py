@@ -1,0 +1,274 @@
+"""From a YAML file and `key=value` overrides to a checked `Config`, and back to YAML.
+
+Relative `data.root` and `output` are relative to the current directory, not to the config file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fedmem.config import Config
+from fedmem.errors import ConfigError
+from fedmem.explain import Location, did_you_mean, dotted, explain
+
+# Set by fedmem itself for each arm.
+NOT_IN_ARMS = ("name", "output", "arms")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override, check. `path` may be the name of a config that comes with fedmem.
+
+    Raises ConfigError with one line that names the file or the override, and the key.
+    """
+    file = find_config(path)
+    tree = read_yaml(file)
+    fault = _fault(tree)
+    changed = [(_override(tree, text), text) for text in overrides]
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        where, line = explain(error, tree)
+        origin = str(file)
+        for parts, text in changed:
+            n = min(len(parts), len(where))
+            # The override is named if it touches the faulty key, and the file alone was no worse.
+            if n and parts[:n] == [str(part) for part in where[:n]] and (where, line) != fault:
+                origin = text
+        raise ConfigError(f"{origin}: {line}") from None
+    arm_configs(config, str(file))
+    return config
+
+
+def _fault(tree: dict[str, Any]) -> tuple[Location, str] | None:
+    """What is wrong with the file before any override."""
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        return explain(error, tree)
+    return None
+
+
+def find_config(path: str | Path) -> Path:
+    """The file itself, or the config of that name which comes with fedmem (`quickstart`)."""
+    file = Path(path)
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise ConfigError(f"{file}: is a folder, not a config file")
+    shipped = packaged_configs()
+    name = file.as_posix().removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    names = ", ".join(shipped) or "none"
+    close = did_you_mean(name, shipped)
+    raise ConfigError(f"{file}: no such config file{close} (configs that come along: {names})")
+
+
+def packaged_configs() -> dict[str, Path]:
+    """Configs inside the installed package, or beside it in a checkout: name -> file."""
+    package = Path(__file__).parent
+    folder = package / "configs"
+    if not folder.is_dir():
+        folder = package.parent / "configs"
+    files = sorted(folder.rglob("*.yaml"))
+    return {f.relative_to(folder).with_suffix("").as_posix(): f for f in files}
+
+
+# --- YAML ----------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader that refuses a key given twice; YAML's own rule, which PyYAML does not keep."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"key `{key.value}` stands twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """YAML to plain values. Raises ConfigError naming `origin` and, in files, the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}" if mark and "\n" in text else ""
+        raise ConfigError(f"{origin}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{origin}: not valid YAML: {why}") from None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a config file. Raises ConfigError naming the file and line."""
+    try:
+        data = file.read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{file}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    tree = parse_yaml(text, str(file))
+    if tree is None:
+        raise ConfigError(f"{file}: is empty; it needs at least `data.clients`")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file}: must be a mapping (key: value), not a {_kind(tree)}")
+    return tree
+
+
+# --- overrides -----------------------------------------------------------------------------
+
+
+def _override(tree: dict[str, Any], text: str) -> list[str]:
+    """Apply one `a.b.0.c=value` in place; returns the path that it set."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"{text}: an override is written key=value, such as training.lr=1e-3")
+    parsed = parse_yaml(value, text)
+    if parts[0] == "arms" and len(parts) > 2:
+        _override_arm(tree, parts, parsed, text)
+        return parts
+    return set_path(tree, parts, parsed, text)
+
+
+def _override_arm(tree: dict[str, Any], parts: list[str], value: Any, text: str) -> None:
+    """Arms hold overrides themselves: keep the rest of the path dotted, and last, so it wins."""
+    arms = tree.get("arms")
+    if not isinstance(arms, dict) or parts[1] not in arms:
+        known = list(arms) if isinstance(arms, dict) else []
+        hint = did_you_mean(parts[1], known) or f"; arms: {', '.join(known) or 'none'}"
+        raise ConfigError(f"{text}: there is no arm `{parts[1]}`{hint}")
+    arm = arms[parts[1]] = dict(arms[parts[1]] or {})
+    arm.pop(rest := dotted(parts[2:]), None)
+    arm[rest] = value
+
+
+def set_path(tree: dict[str, Any], parts: Sequence[str], value: Any, origin: str) -> list[str]:
+    """Set a nested key in place; missing mappings on the way are made, lists are not.
+
+    Returns the path with entries of lists by number, where the caller gave a name.
+    """
+    here: Any = tree
+    path: list[str] = []
+    for depth, part in enumerate(parts):
+        done = dotted(parts[:depth])
+        last = depth == len(parts) - 1
+        if isinstance(here, list):
+            key: Any = _index(here, part, done, origin)
+        elif isinstance(here, dict):
+            key = part
+        else:
+            raise ConfigError(f"{origin}: `{done}` is a {_kind(here)} and has no key `{part}`")
+        path.append(str(key))
+        if last:
+            here[key] = value
+        else:
+            if isinstance(here, dict) and here.get(key) is None:
+                if parts[depth + 1].isdigit():
+                    whole = dotted(parts[: depth + 1])
+                    raise ConfigError(
+                        f"{origin}: the config has no list `{whole}` to change; "
+                        f"give it whole: {whole}='[...]'"
+                    )
+                here[key] = {}
+            # A copy, so that what YAML anchors share is not changed in two places.
+            here[key] = here[key].copy() if isinstance(here[key], dict | list) else here[key]
+            here = here[key]
+    return path
+
+
+def _index(entries: list[Any], part: str, done: str, origin: str) -> int:
+    """An entry of a list by its position, or by its `name`."""
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(entries):
+        return int(part)
+    named = [name for name in names if isinstance(name, str)]
+    hint = did_you_mean(part, named)
+    raise ConfigError(
+        f"{origin}: `{done}` has {len(entries)} entries, counted from 0; none is `{part}`{hint}"
+    )
+
+
+def merge(base: Any, over: Any, origin: str, done: str = "") -> Any:
+    """`base` with the keys of the mapping `over` laid over it; anything else replaces.
+
+    A mapping with another `kind` replaces whole: its keys belong to another section.
+    """
+    if isinstance(base, dict) and isinstance(over, dict):
+        if "kind" in over and over["kind"] != base.get("kind"):
+            return over
+        laid = {k: merge(base.get(k), v, origin, f"{done}.{k}") for k, v in over.items()}
+        return {**base, **laid}
+    if isinstance(base, list) and isinstance(over, dict):
+        entries = list(base)
+        for key, value in over.items():
+            i = _index(entries, str(key), done, origin)
+            entries[i] = merge(entries[i], value, origin, f"{done}.{key}")
+        return entries
+    return over
+
+
+def _kind(value: object) -> str:
+    names = {str: "text", int: "number", float: "number", bool: "true/false", list: "list"}
+    return names.get(type(value), type(value).__name__)
+
+
+# --- arms, and back to YAML ----------------------------------------------------------------
+
+
+def arm_configs(config: Config, origin: str = "config") -> dict[str, Config]:
+    """Each arm's own config, in the file's order; raises ConfigError naming the arm and key.
+
+    An arm's dotted keys set a value as on the command line, its nested mappings are merged.
+    """
+    configs = {}
+    for arm, overrides in config.arms.items():
+        here = f"{origin}: arms.{arm}"
+        tree = config.model_dump(mode="json")
+        tree.update(name=f"{config.name}-{arm}", arms={})
+        for key, value in overrides.items():
+            parts = key.split(".")
+            if parts[0] in NOT_IN_ARMS:
+                raise ConfigError(f"{here}: `{parts[0]}` cannot differ between arms; remove it")
+            if not all(parts):
+                raise ConfigError(f"{here}: `{key}` is not a key")
+            if len(parts) > 1:
+                set_path(tree, parts, value, f"{here}.{key}")
+            else:
+                tree[key] = merge(tree.get(key), value, here, key)
+        try:
+            configs[arm] = Config.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(f"{here}: {explain(error, tree)[1]}") from None
+    return configs
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML, all defaults written out; loads back to an equal config."""
+    tree = config.model_dump(mode="json")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def config_hash8(config: Config) -> str:
+    """Eight hex digits that name a config; where it is written to does not count."""
+    tree = config.model_dump(mode="json", exclude={"output"})
+    text = json.dumps(tree, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
