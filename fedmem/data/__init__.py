@@ -1,0 +1,1 @@
+"""Records, canaries and shards: what each client holds."""

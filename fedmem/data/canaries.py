@@ -1,0 +1,169 @@
+"""The canary plan: which notes are written how often at whom, and the twins that never are.
+
+Canaries and twins come from one pool at random, and no two of them share a patient, a value of an
+identifying slot, or more than 20 % of their 8-grams. So a value that a model gives back is owed to
+the note it was written in, notes are independent units, and twins show the chance level.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedmem.config import Canaries
+from fedmem.data.records import Canary, Note
+from fedmem.data.windows import Window
+from fedmem.errors import DataError
+
+GRAM = 8
+OVERLAP = 0.2
+# notes of one hospital share towns, wards, ages, dates and jobs; such a value points to nobody
+IDENTIFYING_CATEGORIES = {"NAME", "CONTACT", "ID"}
+IDENTIFYING_TYPES = {"STREET", "ZIP"}
+_WORD = re.compile(r"\w+")
+
+Grams = frozenset[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A note that was taken into the pool, and its window."""
+
+    note: Note
+    window: Window
+
+
+Prepare = Callable[[Note, int], Drawn | None]
+
+
+def grams(text: str) -> Grams:
+    """The text's 8-grams over lower-case words (all its words as one where it is shorter)."""
+    words = _WORD.findall(text.casefold())
+    last = max(1, len(words) - GRAM + 1)
+    return frozenset(tuple(words[i : i + GRAM]) for i in range(last))
+
+
+def overlap(a: Grams, b: Grams) -> float:
+    """Share of the smaller text's 8-grams that the other holds too."""
+    return len(a & b) / min(len(a), len(b))
+
+
+def identifying(note: Note) -> set[tuple[str, str]]:
+    """(type, value in lower case) of the note's PHI that points to one person."""
+    return {
+        (span.type, " ".join(note.value(span).casefold().split()))
+        for span in note.phi
+        if span.category in IDENTIFYING_CATEGORIES or span.type in IDENTIFYING_TYPES
+    }
+
+
+def draw(
+    notes: Iterable[Note], need: int, seed: int, prepare: Prepare
+) -> tuple[list[Drawn], Counter[str]]:
+    """`need` notes drawn at random, pairwise disjoint, and how many were left out for which reason.
+
+    `prepare(note, index)` fills and encodes the note that would be the `index`-th drawn; None
+    leaves it out as `too_long`. Raises DataError if too few notes are left.
+    """
+    pool = sorted(notes, key=lambda note: note.id)
+    rng = random.Random(f"{seed}/canaries/draw")
+    rng.shuffle(pool)
+    drawn: list[Drawn] = []
+    left_out: Counter[str] = Counter()
+    patients: set[str] = set()
+    values: set[tuple[str, str]] = set()
+    texts: list[Grams] = []
+    for note in pool:
+        if len(drawn) == need:
+            break
+        if note.patient in patients:
+            left_out["same_patient"] += 1
+            continue
+        item = prepare(note, len(drawn))
+        if item is None:
+            left_out["too_long"] += 1
+            continue
+        own_values, own_grams = identifying(item.note), grams(item.window.text)
+        if not values.isdisjoint(own_values):
+            left_out["shared_value"] += 1
+            continue
+        if any(overlap(own_grams, other) > OVERLAP for other in texts):
+            left_out["near_duplicate"] += 1
+            continue
+        drawn.append(item)
+        patients.add(note.patient)
+        values |= own_values
+        texts.append(own_grams)
+    if len(drawn) < need:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+        raise DataError(
+            f"data.canaries: levels and twins need {need} notes; of the {len(pool)} there are, "
+            f"{len(drawn)} can be used (left out: {reasons or 'none'}); lower levels or twins, "
+            "or give more notes"
+        )
+    rng.shuffle(drawn)  # the order of drawing favours notes unlike others; roles must not
+    return drawn, left_out
+
+
+def plan(
+    canaries: Canaries, drawn: Sequence[Drawn], shard_bytes: Mapping[str, int], seed: int
+) -> tuple[Canary, ...]:
+    """Canaries level by level, then twins. shard_bytes: each client's bytes of own records."""
+    clients = sorted(shard_bytes)
+    random.Random(f"{seed}/canaries/owners").shuffle(clients)
+    copies = [level.copies for level in canaries.levels for _ in range(level.notes)]
+    if canaries.placement == "one_owner":
+        owners = [{clients[i % len(clients)]: n} for i, n in enumerate(copies)]
+    else:
+        owners = by_bytes(copies, shard_bytes, clients, seed)
+    # one turn over the clients for all levels: balanced within each level and over all
+    twins = [{clients[i % len(clients)]: 0} for i in range(canaries.twins)]
+    roles = list(zip(copies, owners, strict=True)) + [(0, owner) for owner in twins]
+    return tuple(
+        Canary(
+            id=item.note.id,
+            patient=item.note.patient,
+            owners=owner,
+            copies=count,
+            twin=count == 0,
+            ids=item.window.ids,
+            offsets=item.window.offsets,
+            phi=item.window.phi,
+            text=item.window.text,
+            synthetic=item.note.synthetic,
+        )
+        for item, (count, owner) in zip(drawn, roles, strict=True)
+    )
+
+
+def by_bytes(
+    copies: Sequence[int], shard_bytes: Mapping[str, int], clients: Sequence[str], seed: int
+) -> list[dict[str, int]]:
+    """The paper's placement: all copies shuffled, then dealt in proportion to the shards' bytes.
+
+    Client -> copies, for each canary: copies of a note land on several clients.
+    """
+    dealt = [note for note, count in enumerate(copies) for _ in range(count)]
+    random.Random(f"{seed}/canaries/copies").shuffle(dealt)
+    shares = split(len(dealt), [shard_bytes[client] for client in clients])
+    owners: list[dict[str, int]] = [{} for _ in copies]
+    start = 0
+    for client, share in zip(clients, shares, strict=True):
+        for note in dealt[start : start + share]:
+            owners[note][client] = owners[note].get(client, 0) + 1
+        start += share
+    return owners
+
+
+def split(total: int, weights: Sequence[int]) -> list[int]:
+    """`total` in whole parts proportional to `weights` (largest remainders; all 0: equal)."""
+    weights = weights if sum(weights) else [1] * len(weights)
+    parts = [total * weight // sum(weights) for weight in weights]
+    rest = [-(total * weight % sum(weights)) for weight in weights]
+    order = sorted(range(len(weights)), key=lambda i: rest[i])
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
