@@ -1,0 +1,1 @@
+"""The Flower ClientApp: what a hospital does. All logic is in `fedmem`."""
