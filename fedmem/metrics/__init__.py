@@ -1,0 +1,1 @@
+"""Figures from saved scores: pure functions, no model needed."""

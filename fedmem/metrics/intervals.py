@@ -1,0 +1,142 @@
+"""Intervals for proportions and means. The unit is always the note (a patient), never a window.
+
+Proportions of notes: Wilson (the default everywhere) or Clopper-Pearson, both sound at zero hits,
+where a bootstrap would give the false certainty [0, 0]. Shares of values, which rise and fall
+together within a note: a bootstrap over notes. No scipy: the tests compare with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.95
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point and its interval; `low` <= `point` <= `high` up to rounding."""
+
+    point: float
+    low: float
+    high: float
+
+
+def _z(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    return NormalDist().inv_cdf(0.5 + level / 2)
+
+
+def _check(k: float, n: float) -> None:
+    if n <= 0 or not 0 <= k <= n:
+        raise ValueError(f"need 0 <= k <= n and n > 0, not k={k}, n={n}")
+
+
+def wilson(k: float, n: float, level: float = LEVEL) -> Interval:
+    """Wilson's score interval (1927) for k hits of n. `k` may be fractional."""
+    _check(k, n)
+    z2 = _z(level) ** 2
+    p = k / n
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # At 0 and n the closed form is exact, but floats may leave 1e-18 behind.
+    low = 0.0 if k == 0 else max(0.0, middle - half)
+    high = 1.0 if k == n else min(1.0, middle + half)
+    return Interval(p, low, high)
+
+
+def clopper_pearson(k: int, n: int, level: float = LEVEL) -> Interval:
+    """The exact interval (1934): the p at which k or more, or k or fewer, has (1 - level) / 2."""
+    _check(k, n)
+    _z(level)
+    tail = (1 - level) / 2
+    low = 0.0 if k == 0 else _solve(lambda p: _at_least(k, n, p) - tail)
+    high = 1.0 if k == n else _solve(lambda p: tail - (1 - _at_least(k + 1, n, p)))
+    return Interval(k / n, low, high)
+
+
+def _at_least(k: int, n: int, p: float) -> float:
+    """P(X >= k), X ~ Binomial(n, p), 0 < p < 1; the shorter tail is summed."""
+
+    def total(first: int, last: int) -> float:
+        logs = [
+            math.lgamma(n + 1)
+            - math.lgamma(i + 1)
+            - math.lgamma(n - i + 1)
+            + i * math.log(p)
+            + (n - i) * math.log1p(-p)
+            for i in range(first, last + 1)
+        ]
+        return math.fsum(math.exp(value) for value in logs)
+
+    return total(k, n) if k > n / 2 else 1 - total(0, k - 1)
+
+
+def _solve(rising: Callable[[float], float]) -> float:
+    """The root in (0, 1) of a rising function, by bisection to the last bit that matters."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if rising(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def newcombe(k1: int, n1: int, k2: int, n2: int, level: float = LEVEL) -> Interval:
+    """k1/n1 - k2/n2 of independent groups: Newcombe's hybrid score interval (1998, method 10)."""
+    a, b = wilson(k1, n1, level), wilson(k2, n2, level)
+    difference = a.point - b.point
+    low = difference - math.hypot(a.point - a.low, b.high - b.point)
+    high = difference + math.hypot(a.high - a.point, b.point - b.low)
+    return Interval(difference, low, high)
+
+
+def bootstrap_mean(
+    values: Sequence[float], seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> Interval:
+    """Mean of one value a note; percentile interval over notes drawn with replacement."""
+    return bootstrap_ratio(values, [1.0] * len(values), seed, draws, level)
+
+
+def bootstrap_ratio(
+    over: Sequence[float],
+    under: Sequence[float],
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Interval:
+    """sum(over) / sum(under), one pair a note, notes drawn together. `under` must be positive."""
+    _z(level)
+    a, b = np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64)
+    if len(a) == 0 or len(a) != len(b):
+        raise ValueError(f"need as many numerators as denominators, 1 or more: {len(a)}, {len(b)}")
+    if not (b > 0).all():
+        raise ValueError("every note needs a positive denominator")
+    n = len(a)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # [draws, n]
+    low, high = np.quantile((times @ a) / (times @ b), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(a.sum() / b.sum()), float(low), float(high))
+
+
+def cluster_share(
+    hits: Sequence[int], values: Sequence[int], seed: int = 0, level: float = LEVEL
+) -> tuple[Interval, str]:
+    """Share of values with a hit, notes being the unit; also the method's name.
+
+    Where all notes have the same share (above all: none, or all), resampling them shows no spread
+    at all. Then Wilson, with the number of *notes* as the sample size, as if the values of a note
+    were one: an interval that is too wide rather than too narrow.
+    """
+    shares = {h / v for h, v in zip(hits, values, strict=True)}
+    if len(shares) == 1:
+        notes = len(hits)
+        return wilson(shares.pop() * notes, notes, level), "wilson over notes"
+    return bootstrap_ratio(hits, values, seed, level=level), "bootstrap over notes"

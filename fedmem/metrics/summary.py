@@ -1,0 +1,215 @@
+"""summary.json: every figure that the report states, by name, from the files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from pydantic import ValidationError
+
+from fedmem.config import Config
+from fedmem.errors import DataError
+from fedmem.metrics import headline
+from fedmem.metrics.leakage import losses, note_shares, passes, value_shares, worst
+from fedmem.metrics.outcomes import Owned, collect, read_canaries
+from fedmem.metrics.pairs import matrix
+
+SCHEMA = 1
+STAGES = ("train", "aggregate", "attack", "utility")
+UTILITY = ("round", "model", "task", "n", "nll", "nll_low", "nll_high")
+
+
+def summarise(run_dir: Path) -> dict[str, Any]:
+    """All figures of a run. Reads the run's files only; manifest.json may still be missing.
+
+    Fails with DataError where a file is missing, malformed, or does not fit the others.
+    """
+    config = read_config(run_dir)
+    canary_table = read_table(run_dir / "canaries.parquet")
+    metrics = read_lines(run_dir / "metrics.jsonl")
+    manifest_file = run_dir / "manifest.json"
+    manifest = read_json(manifest_file) if manifest_file.is_file() else {}
+    try:
+        canaries = read_canaries(canary_table)
+        scores = collect(read_table(run_dir / "scores.parquet"), canaries, config.attack.bleu)
+    except DataError as error:
+        raise DataError(f"{run_dir}: {error}") from None
+
+    everyone = [client.name for client in config.data.clients]
+    continuation = config.attack.continuation
+    participants = {row["round"]: row["participants"] for row in metrics if row["round"]}
+    last = max((key.round for key in scores), default=0)
+    found = passes(scores, canaries, participants)
+    ends = {key: notes for key, notes in found.items() if key[0] in (0, last)}
+    leakage = note_shares(found, canaries, continuation)
+    pairs, excluded = matrix(
+        *(scores, canaries, participants, everyone, _attackers(config, everyone), continuation)
+    )
+    said = headline.sentences(leakage, config.rounds.topology, continuation)
+    texts = canary_table.column("text").to_pylist() if "text" in canary_table.column_names else []
+    return {
+        "schema": SCHEMA,
+        "name": config.name,
+        "run": run_dir.name,
+        "seed": config.seed,
+        "method": config.model.method,
+        "topology": config.rounds.topology,
+        "headline": " ".join(said),
+        "sentences": said,
+        "primary": headline.primary(leakage, "true_prefix"),
+        "primary_own_prefix": headline.primary(leakage, "own_prefix"),
+        "continuation": continuation,
+        "bleu": config.attack.bleu,
+        "last_round": last,
+        "rounds": sorted({key.round for key in scores}),
+        "knowledge": sorted({key.knowledge for key in scores}),
+        "clients": everyone,
+        "participants": {str(round_): names for round_, names in participants.items()},
+        "levels": _levels(canaries),
+        "owners": _owned(canaries),
+        "redacted": not any(texts),
+        "leakage": leakage,
+        "phi_values": value_shares(found, canaries),
+        "phi_categories": value_shares(found, canaries, "category"),
+        "phi_types": value_shares(ends, canaries, "type"),
+        "loss": losses(found, canaries),
+        "matrix": pairs,
+        "excluded_pairs": excluded,
+        "queries": _queries(found),
+        "utility": _utility(run_dir / "utility.json"),
+        "worst": worst(found, canaries, continuation),
+        "time": _time(metrics),
+        "training": [_training(row) for row in metrics if row.get("train")],
+        "ties": sum(row.get("ties", 0) for row in metrics),
+        "manifest": manifest,
+    }
+
+
+def read_config(run_dir: Path) -> Config:
+    """The run's resolved config."""
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise DataError(f"{run_dir} is no run directory: it has no config.yaml")
+    try:
+        return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {_short(error)}") from None
+
+
+def read_table(path: Path) -> Any:
+    """A parquet file as a pyarrow table."""
+    if not path.is_file():
+        raise DataError(f"{path.parent} has no {path.name}: did the run finish?")
+    try:
+        return pq.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
+        raise DataError(f"{path} cannot be read: {_short(error)}") from None
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file."""
+    if not path.is_file():
+        raise DataError(f"{path.parent} has no {path.name}: did the run finish?")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {_short(error)}") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl: one object a round, in order of rounds."""
+    if not path.is_file():
+        raise DataError(f"{path.parent} has no {path.name}: did the run finish?")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            row["round"], row["participants"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number} cannot be read: {_short(error)}") from None
+        found.append(row)
+    return sorted(found, key=lambda row: int(row["round"]))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _attackers(config: Config, everyone: list[str]) -> list[str]:
+    """The clients that attack; none where all records are pooled and no client is left."""
+    if config.rounds.topology == "centralized":
+        return []
+    return everyone if config.attack.attackers == "all" else list(config.attack.attackers)
+
+
+def _levels(canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
+    """Notes, patients and PHI values of each number of copies, the twins (0) first."""
+    found = []
+    for copies in sorted({canary.copies for canary in canaries.values()}):
+        group = [canary for canary in canaries.values() if canary.copies == copies]
+        patients = len({canary.patient for canary in group})
+        phi = sum(canary.phi for canary in group)
+        tokens = sum(canary.tokens for canary in group) / len(group)
+        level = {"copies": copies, "notes": len(group), "patients": patients}
+        found.append(level | {"phi_values": phi, "mean_tokens": round(tokens, 1)})
+    return found
+
+
+def _owned(canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
+    """How many canaries of each level each client holds."""
+    counts = Counter(
+        (owner, canary.copies)
+        for canary in canaries.values()
+        if not canary.twin
+        for owner in canary.owners
+    )
+    return [{"client": c, "copies": k, "notes": n} for (c, k), n in sorted(counts.items())]
+
+
+def _queries(found: Any) -> list[dict[str, Any]]:
+    """Prompts that each named attacker spent in a round."""
+    result = []
+    for (round_, knowledge, attacker), notes in sorted(found.items()):
+        if attacker not in ("*", "any"):
+            spent = max(o.queries for note in notes.values() for o in note)
+            head = {"round": round_, "knowledge": knowledge, "attacker": attacker}
+            result.append(head | {"queries": spent})
+    return result
+
+
+def _utility(path: Path) -> list[dict[str, Any]]:
+    """utility.json's rows as they are."""
+    found = read_json(path)
+    if not isinstance(found, list):
+        raise DataError(f"{path} must hold a list of rows")
+    for number, row in enumerate(found):
+        missing = [name for name in UTILITY if name not in row]
+        if missing:
+            raise DataError(f"{path}: row {number} lacks {', '.join(missing)}")
+    return found
+
+
+def _training(row: dict[str, Any]) -> dict[str, Any]:
+    return {"round": row["round"], "clients": row["train"]}
+
+
+def _time(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds by stage and round; the attack's share of the rounds after which it ran."""
+    rounds = []
+    for row in metrics:
+        parts = {stage: float(row.get(f"{stage}_seconds") or 0.0) for stage in STAGES}
+        seconds = float(row.get("seconds") or sum(parts.values()))
+        rounds.append({"round": row["round"], **parts, "seconds": seconds})
+    attacked = [row for row in rounds if row["round"] and row["attack"]]
+    spent = sum(row["seconds"] for row in attacked)
+    totals = {stage: sum(row[stage] for row in rounds) for stage in STAGES}
+    return {
+        "rounds": rounds,
+        "total": totals | {"seconds": sum(row["seconds"] for row in rounds)},
+        "attack_share": sum(row["attack"] for row in attacked) / spent if spent else None,
+    }

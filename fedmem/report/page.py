@@ -1,0 +1,230 @@
+"""Writes the page: figures from the runs' files, one template, one style sheet, nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from fedmem.errors import DataError
+from fedmem.metrics.summary import read_config, read_table, summarise
+from fedmem.report import heat, panels, phi, svg, view
+from fedmem.report.utility import compare, utility
+from fedmem.report.view import Arm, Table
+
+HERE = Path(__file__).parent
+
+
+def write_report(run_dirs: list[Path], out: Path) -> Path:
+    """One self-contained HTML file of one or several runs; returns `out`.
+
+    Figures are computed from the runs' files alone. Texts of notes are shown only where the run
+    kept them (it does not unless every note is synthetic, or privacy.redact is off).
+    Fails with DataError on a folder that is no run.
+    """
+    if not run_dirs:
+        raise DataError("a report needs at least one run directory")
+    text = render(load_arms(run_dirs))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(out)
+    return out
+
+
+def load_arms(run_dirs: Sequence[Path]) -> list[Arm]:
+    """The runs in the order given, each with a short name of its own."""
+    summaries = [summarise(path) for path in run_dirs]
+    names = short_names([summary["name"] for summary in summaries])
+    arms = []
+    for look, (path, summary, name) in enumerate(zip(run_dirs, summaries, names, strict=True)):
+        config = read_config(path).model_dump(mode="json")
+        arms.append(Arm(name, look, summary, config, _texts(path, summary), path))
+    return arms
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Names without what all begin with ("quickstart-full" -> "full"); repeated ones numbered."""
+    found = list(names)
+    while len(set(found)) > 1 and all("-" in name for name in found):
+        if len({name.split("-", 1)[0] for name in found}) > 1:
+            break
+        found = [name.split("-", 1)[1] for name in found]
+    return [
+        f"{name} ({found[:i].count(name) + 1})" if found.count(name) > 1 else name
+        for i, name in enumerate(found)
+    ]
+
+
+def _texts(path: Path, summary: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    if summary["redacted"]:
+        return {}
+    rows = read_table(path / "canaries.parquet").select(["canary", "text", "phi_values"])
+    return {
+        row["canary"]: (row["text"], row["phi_values"] or [])
+        for row in rows.to_pylist()
+        if row["text"]
+    }
+
+
+def render(arms: Sequence[Arm]) -> str:
+    """The page as text."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    # No line may begin with a per cent sign.
+    environment.filters["tidy"] = lambda text: text.replace(" %", "\u00a0%")
+    template = environment.from_string((HERE / "template.html").read_text(encoding="utf-8"))
+    said, matched = compare(arms)
+    return template.render(
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        arms=arms,
+        several=len(arms) > 1,
+        glance=phi.glance,
+        swatch=svg.swatch,
+        level=view.level,
+        sections=[
+            *(("rounds", "Leakage, round by round", panels.by_round(arms)),),
+            *(("pairs", "Who could read whom", heat.pairs(arms)),),
+            *(("copies", "How often a note was written", panels.by_level(arms)),),
+            *(("prompts", "How much of the note was given", panels.by_prefix(arms)),),
+            *(("phi", "Which kinds of PHI", phi.categories(arms)),),
+            *(("utility", "What the model learned", utility(arms)),),
+        ],
+        said=said,
+        matched=matched,
+        leaks=[(arm, leaks(arm)) for arm in arms],
+        differs=differences(arms),
+        configs=[(arm, yaml.safe_dump(arm.config, sort_keys=False)) for arm in arms],
+        data=data_tables(arms),
+        time=time_tables(arms),
+        versions=versions(arms),
+        canaries_differ=_canaries_differ(arms),
+        one_each=all(lv["patients"] == lv["notes"] for arm in arms for lv in arm.summary["levels"]),
+        ties=sum(arm.summary["ties"] for arm in arms),
+    )
+
+
+def leaks(arm: Arm) -> list[tuple[dict[str, Any], list[tuple[str, str]] | None]]:
+    """Each worst leak with its text in parts, or None where texts are not shown.
+
+    Only notes that leaked, and the worst twin for scale; where none did, the three closest.
+    """
+    found = []
+    rows = arm.summary["worst"]
+    shown = [row for row in rows if row["leaked"] and not row["twin"]] or rows[:3]
+    for row in shown + [row for row in rows if row["twin"] and row not in shown]:
+        text = arm.texts.get(row["canary"])
+        found.append((row, marked(*text, set(row["phi_hits"])) if text else None))
+    return found
+
+
+def marked(text: str, values: Sequence[str], hits: set[int]) -> list[tuple[str, str]]:
+    """`text` in parts: ("leak", ...) a value given back, ("kept", ...) one that was not, ("", ...).
+
+    Values are tried at their first mention, which is where they are marked.
+    """
+    spans = sorted(
+        (text.find(value), text.find(value) + len(value), "leak" if i in hits else "kept")
+        for i, value in enumerate(values)
+        if value and value in text
+    )
+    # Of two values at one place (one holds the other) the leaked one is drawn.
+    spans = sorted(spans, key=lambda span: (span[2] != "leak", span[0]))
+    taken: list[tuple[int, int, str]] = []
+    for start, end, kind in spans:
+        if all(end <= a or start >= b for a, b, _ in taken):
+            taken.append((start, end, kind))
+    parts, at = [], 0
+    for start, end, kind in sorted(taken):
+        parts += [("", text[at:start]), (kind, text[start:end])]
+        at = end
+    return [(kind, part) for kind, part in [*parts, ("", text[at:])] if part]
+
+
+def differences(arms: Sequence[Arm]) -> Table | None:
+    """The config keys in which the arms differ."""
+    flat = [dict(view.flat(arm.config)) for arm in arms]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    rows = [
+        [key, *(config.get(key, "–") for config in flat)]
+        for key in keys
+        if len({config.get(key) for config in flat}) > 1 and key != "name"
+    ]
+    head = ["key", *(arm.name for arm in arms)]
+    return Table("Where the configs differ", head, rows) if rows else None
+
+
+def _canaries_differ(arms: Sequence[Arm]) -> bool:
+    plans = {tuple(map(str, (arm.summary["levels"], arm.summary["owners"]))) for arm in arms}
+    return len(plans) > 1
+
+
+def data_tables(arms: Sequence[Arm]) -> list[Table]:
+    """Canaries by level and by owner; what each client trained on in its first round."""
+    levels = [
+        [
+            *(arm.name, view.level(lv["copies"]), str(lv["notes"]), str(lv["patients"])),
+            *(str(lv["phi_values"]), view.number(lv["mean_tokens"], 0)),
+        ]
+        for arm in arms
+        for lv in arm.summary["levels"]
+    ]
+    head = ["run", "written", "notes", "patients", "PHI values", "mean tokens"]
+    owners = [
+        [arm.name, row["client"], view.level(row["copies"]), str(row["notes"])]
+        for arm in arms
+        for row in arm.summary["owners"]
+    ]
+    training = [
+        [arm.name, client, *(f"{figures.get(key, 0):,.0f}" for key in ("num-examples", "tokens"))]
+        for arm in arms
+        for client, figures in _first_training(arm).items()
+    ]
+    return [
+        Table("Notes", head, levels),
+        Table("Notes by owner", ["run", "client", "written", "notes"], owners),
+        Table("One round of training", ["run", "client", "examples", "tokens"], training),
+    ]
+
+
+def _first_training(arm: Arm) -> dict[str, dict[str, float]]:
+    """Each client's figures in the first round it took part in."""
+    found: dict[str, dict[str, float]] = {}
+    for row in arm.summary["training"]:
+        for client, figures in row["clients"].items():
+            found.setdefault(client, figures)
+    return found
+
+
+def time_tables(arms: Sequence[Arm]) -> list[Table]:
+    """Time by stage, of the run and of each round."""
+    stages = ["train", "aggregate", "attack", "utility", "seconds"]
+    head = ["training", "aggregation", "attack", "utility", "total"]
+    totals, rounds = [], []
+    for arm in arms:
+        time = arm.summary["time"]
+        share = time["attack_share"]
+        cells = [view.seconds(time["total"][stage]) for stage in stages]
+        totals.append([arm.name, *cells, "–" if share is None else f"{100 * share:.0f} %"])
+        for row in time["rounds"]:
+            cells = [view.seconds(row[stage]) for stage in stages]
+            rounds.append([arm.name, str(row["round"] or "base"), *cells])
+    return [
+        Table("Time by stage", ["run", *head, "attack's share of a round"], totals),
+        Table("Time by round", ["run", "round", *head], rounds),
+    ]
+
+
+def versions(arms: Sequence[Arm]) -> Table | None:
+    """The manifests, flattened."""
+    flat = [dict(view.flat(arm.summary["manifest"])) for arm in arms if arm.summary["manifest"]]
+    keys = list(dict.fromkeys(key for manifest in flat for key in manifest))
+    names = [arm.name for arm in arms if arm.summary["manifest"]]
+    rows = [[key, *(manifest.get(key, "–") for manifest in flat)] for key in keys]
+    return Table("Manifest", ["", *names], rows) if rows else None

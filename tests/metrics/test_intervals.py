@@ -1,0 +1,105 @@
+"""Intervals against values computed elsewhere (scipy 1.17, Newcombe 1998), and their properties."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedmem.metrics.intervals import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    clopper_pearson,
+    cluster_share,
+    newcombe,
+    wilson,
+)
+
+# scipy.stats.binomtest(k, n).proportion_ci(0.95, "wilson" / "exact")
+KNOWN = [
+    (0, 32, (0.00000000, 0.10717920), (0.00000000, 0.10888116)),
+    (7, 16, (0.23098652, 0.66821444), (0.19753414, 0.70122310)),
+    (1, 10, (0.01787621, 0.40415003), (0.00252858, 0.44501612)),
+    (5, 5, (0.56551754, 1.00000000), (0.47817625, 1.00000000)),
+    (450, 1304, (0.31977813, 0.37131593), (0.31927937, 0.37160500)),
+]
+counts = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@pytest.mark.parametrize(("k", "n", "score", "exact"), KNOWN)
+def test_known_values(k, n, score, exact):
+    assert (wilson(k, n).low, wilson(k, n).high) == pytest.approx(score, abs=1e-7)
+    found = clopper_pearson(k, n)
+    assert (found.low, found.high) == pytest.approx(exact, abs=1e-7)
+    assert found.point == k / n
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.999]))
+def test_equal_to_scipy(count, level):
+    stats = pytest.importorskip("scipy.stats", reason="scipy is no dependency; compared if there")
+    for ours, method in ((wilson, "wilson"), (clopper_pearson, "exact")):
+        theirs = stats.binomtest(*count).proportion_ci(level, method)
+        found = ours(*count, level)
+        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+@given(counts)
+def test_contains_the_point_and_mirrors(count):
+    k, n = count
+    for method in (wilson, clopper_pearson):
+        found, mirrored = method(k, n), method(n - k, n)
+        assert 0 <= found.low <= found.point <= found.high <= 1
+        assert found.low == pytest.approx(1 - mirrored.high, abs=1e-9)
+
+
+def test_zero_hits_are_no_certainty():
+    assert wilson(0, 6).high > 0.3
+    assert clopper_pearson(0, 6).high == pytest.approx(1 - 0.025 ** (1 / 6))
+
+
+def test_newcombe_example_of_the_paper():
+    # Newcombe 1998, table II, method 10: 56/70 - 48/80 is .2000 (.0524 to .3339).
+    found = newcombe(56, 70, 48, 80)
+    assert (found.point, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    turned = newcombe(48, 80, 56, 70)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+
+
+@pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_impossible_counts(k, n):
+    for method in (wilson, clopper_pearson):
+        with pytest.raises(ValueError, match="0 <= k <= n"):
+            method(k, n)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        wilson(1, 2, level=1.0)
+
+
+def test_bootstrap_mean_is_near_the_normal_interval():
+    values = [i / 99 for i in range(100)]
+    found = bootstrap_mean(values, seed=3)
+    half = 1.96 * math.sqrt(sum((v - 0.5) ** 2 for v in values)) / 100
+    assert found.point == pytest.approx(0.5)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.006)
+    assert found == bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+
+
+def test_windows_of_a_note_are_one_unit():
+    # attacks.md's warning: 6 notes x 4 windows at 25 % know less than 24 windows would.
+    hits, windows = [4, 2, 0, 0, 0, 0], [4] * 6
+    found, method = cluster_share(hits, windows)
+    alone = wilson(6, 24)
+    assert method == "bootstrap over notes" and found.point == 0.25
+    assert found.high - found.low > alone.high - alone.low
+
+
+def test_no_spread_falls_back_on_notes():
+    found, method = cluster_share([0, 0, 0], [14, 14, 10])
+    assert (found, method) == (wilson(0, 3), "wilson over notes")
+    same, _ = cluster_share([1, 2], [2, 4])
+    assert same.point == 0.5 and same.high - same.low > 0.5
+
+
+def test_bootstrap_refuses_what_it_cannot_do():
+    for over, under in (([], []), ([1], [1, 2]), ([1.0], [0.0])):
+        with pytest.raises(ValueError, match="need"):
+            bootstrap_ratio(over, under)
