@@ -1,0 +1,90 @@
+"""Approximate extraction: token BLEU-4 and edit distance of a greedy continuation.
+
+The continuation must be decoded, for after a wrong token it may find its way back. Decoding stops
+as soon as too many n-grams are wrong for BLEU to reach the threshold, whatever follows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from sacrebleu.metrics import BLEU
+
+from fedmem.attacks.generate import greedy
+
+_BLEU = BLEU(tokenize="none", smooth_method="none", effective_order=False)
+
+
+def token_bleu(guess: Sequence[int], truth: Sequence[int]) -> float:
+    """BLEU-4 over token ids, 0 to 1, unsmoothed (sacrebleu, tokens as words)."""
+    text = " ".join(map(str, guess))
+    return float(_BLEU.sentence_score(text, [" ".join(map(str, truth))]).score) / 100
+
+
+def edit_distance(guess: Sequence[int], truth: Sequence[int]) -> float:
+    """Levenshtein distance over token ids, divided by the longer length."""
+    return float(Levenshtein.normalized_distance(list(guess), list(truth)))
+
+
+class BleuBound:
+    """An upper bound on BLEU-4 of a continuation of which only the beginning is known.
+
+    Every n-gram of the beginning that the truth does not hold (often enough) is lost; all that
+    follow are counted as right. Both have the same length, so there is no brevity penalty.
+    """
+
+    def __init__(self, truth: Sequence[int]) -> None:
+        self.length = len(truth)
+        self.left = [
+            Counter(tuple(truth[i : i + n]) for i in range(len(truth) - n + 1)) for n in range(1, 5)
+        ]
+        self.wrong = [0, 0, 0, 0]
+
+    def add(self, guess: Sequence[int]) -> float:
+        """Count the n-grams that end in the last token of `guess`; returns the bound."""
+        total = 0.0
+        for n in range(1, 5):
+            possible = self.length - n + 1
+            if len(guess) >= n:
+                gram = tuple(guess[-n:])
+                if self.left[n - 1][gram] > 0:
+                    self.left[n - 1][gram] -= 1
+                else:
+                    self.wrong[n - 1] += 1
+            right = possible - self.wrong[n - 1]
+            if right <= 0:
+                return 0.0
+            total += math.log(right / possible)
+        return math.exp(total / 4)
+
+
+def approximate(
+    model: Any,
+    prompts: Sequence[NDArray[np.int32]],
+    truths: Sequence[NDArray[np.int32]],
+    threshold: float,
+) -> list[tuple[float, float] | None]:
+    """(BLEU, edit distance) of each greedy continuation; None: BLEU is below the threshold.
+
+    Truths shorter than 4 tokens have no 4-grams and are None too.
+    """
+    bounds = [BleuBound([int(token) for token in truth]) for truth in truths]
+
+    def keep(index: int, guess: list[int]) -> bool:
+        return bounds[index].add(guess) >= threshold and len(guess) < len(truths[index])
+
+    longest = max((len(truth) for truth in truths), default=0)
+    out: list[tuple[float, float] | None] = []
+    for guess, truth in zip(greedy(model, prompts, longest, keep), truths, strict=True):
+        if len(guess) < len(truth) or len(truth) < 4:
+            out.append(None)
+            continue
+        bleu = token_bleu(guess, truth.tolist())
+        out.append((bleu, edit_distance(guess, truth.tolist())) if bleu >= threshold else None)
+    return out

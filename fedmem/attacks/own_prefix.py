@@ -1,0 +1,61 @@
+"""The realistic attack: a client prompts the shared model with its own notes' beginnings.
+
+Each prompt ends where a value of its own stands, so that a model that has learned other
+patients' values in such places may name them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from fedmem.attacks.generate import greedy
+from fedmem.attacks.views import ClientView, OwnPrefix
+from fedmem.data.records import Canary
+
+
+def guess(view: ClientView, knowledge: OwnPrefix) -> list[str]:
+    """One text for every prompt spent (at most `budget`; none if the client owns no notes)."""
+    rng = random.Random(f"{knowledge.seed}/{view.client}/{view.round}")
+    cuts = [(note, span.start) for note in view.own_notes for span in note.phi if span.start > 1]
+    rng.shuffle(cuts)
+    prompts = {note.ids[:cut].tobytes(): note.ids[:cut] for note, cut in cuts}
+    chosen = list(prompts.values())[: knowledge.budget]
+    outputs = greedy(view.model, chosen, knowledge.tokens)
+    return [view.tokenizer.decode(ids) for ids in outputs]
+
+
+def grade(
+    guesses: Sequence[str], view: ClientView, canaries: Sequence[Canary]
+) -> list[dict[str, Any]]:
+    """A row for every value of every canary that is not the client's: did it come out?
+
+    The auditor's side: values are compared verbatim. Canaries and twins of which the client holds
+    a copy, or whose patient it knows from a note of its own, are left out.
+    """
+    said = "\n".join(guesses)
+    patients = {note.patient for note in view.own_notes}
+    rows = []
+    for canary in canaries:
+        if canary.owners.get(view.client, 0) or canary.patient in patients:
+            continue
+        for index, span in enumerate(canary.phi):
+            if span.first:
+                found = span.value in said
+                rows.append(
+                    {
+                        "attacker": view.client,
+                        "knowledge": "own_prefix",
+                        "attack": "phi",
+                        "canary": canary.id,
+                        "target": index,
+                        "tokens": span.end - span.start,
+                        "matched": (span.end - span.start) if found else 0,
+                        "hit": found,
+                        "category": span.category,
+                        "type": span.type,
+                        "queries": len(guesses),
+                    }
+                )
+    return rows

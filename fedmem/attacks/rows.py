@@ -1,0 +1,59 @@
+"""Score rows: the one table of all attacks, a row for each thing tried on a canary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+# Round 0 is the untouched base. attacker "*": every client that received this model and holds no
+# copy. target: extraction, the prefix length asked for; phi, the index of the value in the plan.
+SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("model", pa.string()),
+        ("view", pa.string()),
+        ("attacker", pa.string()),
+        ("knowledge", pa.string()),
+        ("attack", pa.string()),
+        ("canary", pa.string()),
+        ("target", pa.int32()),
+        ("prefix_tokens", pa.int32()),
+        ("prefix_chars", pa.int32()),
+        ("tokens", pa.int32()),
+        ("matched", pa.int32()),
+        ("hit", pa.bool_()),
+        ("logprob", pa.float64()),  # natural log, summed over the target's tokens
+        ("margin", pa.float32()),  # smallest logit gap over the target
+        ("longest", pa.int32()),  # loss rows: longest run of tokens given back
+        ("bleu", pa.float32()),
+        ("edit", pa.float32()),
+        ("category", pa.string()),
+        ("type", pa.string()),
+        ("queries", pa.int32()),
+    ]
+)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows with keys of the schema (missing ones are null) as an Arrow table."""
+    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
+    return pa.table(columns, schema=SCHEMA)
+
+
+def to_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The table as an Arrow stream, for a message; empty bytes for no rows."""
+    if not rows:
+        return b""
+    sink = pa.BufferOutputStream()
+    made = table(rows)
+    with pa.ipc.new_stream(sink, made.schema) as writer:
+        writer.write_table(made)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """The table that `to_bytes` wrote."""
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()

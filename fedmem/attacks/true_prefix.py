@@ -1,0 +1,136 @@
+"""The auditor's bound: what greedy decoding gives back when it is handed the true text before.
+
+Three readings of one scoring pass over whole notes, and one over windows for each prefix length:
+`phi` (is each tagged value reproduced?), `loss` (the note's log-likelihood, and the longest run
+given back), `extraction` (the next tokens after a split point, behind prompts of given lengths).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmem.attacks.approximate import approximate
+from fedmem.attacks.scoring import TokenScores, score
+from fedmem.config import Attack
+from fedmem.data.records import Canary
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a canary is cut: `split` tokens before, the continuation after; prefixes that fit."""
+
+    canary: Canary
+    split: int
+    lengths: tuple[int, ...]
+
+
+def cut(canary: Canary, attack: Attack, seed: int) -> Cut | None:
+    """One random split point a note, the same for all prefix lengths that fit the note.
+
+    The longest length that leaves room for the continuation decides how early it may lie;
+    None where not even the shortest fits.
+    """
+    room = len(canary.ids) - attack.continuation
+    lengths = tuple(n for n in sorted(set(attack.prefix_lengths)) if n + 1 <= room)
+    if not lengths:
+        return None
+    split = random.Random(f"{seed}/{canary.id}").randint(lengths[-1] + 1, room)
+    return Cut(canary, split, lengths)
+
+
+def prompt(canary: Canary, split: int, length: int) -> NDArray[np.int32]:
+    """BOS and the last `length` tokens before the split (BOS is the canary's first token)."""
+    return np.concatenate((canary.ids[:1], canary.ids[split - length : split]))
+
+
+def _chars(canary: Canary, start: int, stop: int) -> int:
+    spans = canary.offsets[start:stop]
+    spans = spans[spans[:, 0] >= 0]
+    return int(spans[:, 1].max() - spans[:, 0].min()) if len(spans) else 0
+
+
+def whole_notes(canaries: Sequence[Canary], scores: Sequence[TokenScores]) -> list[dict[str, Any]]:
+    """`loss` and `phi` rows. scores[i] are those of tokens 1.. of canary i behind all before."""
+    rows = []
+    for canary, one in zip(canaries, scores, strict=True):
+        base = {"attacker": "*", "knowledge": "true_prefix", "canary": canary.id, "queries": 1}
+        rows.append(
+            {
+                **base,
+                "attack": "loss",
+                "target": 0,
+                "tokens": len(one.ok),
+                "matched": int(one.ok.sum()),
+                "hit": bool(one.ok.all()),
+                "logprob": float(one.logprob.sum()),
+                "margin": float(one.margin.min()),
+                "longest": one.longest(),
+            }
+        )
+        for index, span in enumerate(canary.phi):
+            # a value that stands earlier in the prompt is copied, not remembered
+            if not span.first:
+                continue
+            part = TokenScores(
+                *(a[span.start - 1 : span.end - 1] for a in (one.ok, one.logprob, one.margin))
+            )
+            rows.append(
+                {
+                    **base,
+                    "attack": "phi",
+                    "target": index,
+                    "prefix_tokens": span.start - 1,
+                    "prefix_chars": _chars(canary, 0, span.start),
+                    "tokens": len(part.ok),
+                    "matched": part.matched(),
+                    "hit": bool(part.ok.all()),
+                    "logprob": float(part.logprob.sum()),
+                    "margin": float(part.margin.min()),
+                    "category": span.category,
+                    "type": span.type,
+                }
+            )
+    return rows
+
+
+def windows(model: Any, cuts: Sequence[Cut], attack: Attack) -> list[dict[str, Any]]:
+    """`extraction` rows: a row for every canary and prefix length, exact and approximate."""
+    tried = [(c, n) for c in cuts for n in c.lengths]
+    k = attack.continuation
+    prompts = [prompt(c.canary, c.split, n) for c, n in tried]
+    truths = [c.canary.ids[c.split : c.split + k] for c, _ in tried]
+    joined = [np.concatenate(pair) for pair in zip(prompts, truths, strict=True)]
+    scores = score(model, joined, last=k)
+    # an exact match has BLEU 1: only the others are decoded
+    open_ = [i for i, one in enumerate(scores) if not one.ok.all()]
+    found = approximate(model, [prompts[i] for i in open_], [truths[i] for i in open_], attack.bleu)
+    near: dict[int, tuple[float, float] | None] = dict(zip(open_, found, strict=True))
+    rows = []
+    for index, ((c, n), one) in enumerate(zip(tried, scores, strict=True)):
+        measured = near.get(index, (1.0, 0.0))
+        rows.append(
+            {
+                "attacker": "*",
+                "knowledge": "true_prefix",
+                "attack": "extraction",
+                "canary": c.canary.id,
+                "target": n,
+                "prefix_tokens": n,
+                "prefix_chars": _chars(c.canary, c.split - n, c.split),
+                "tokens": k,
+                "matched": one.matched(),
+                "hit": bool(one.ok.all()),
+                "logprob": float(one.logprob.sum()),
+                "margin": float(one.margin.min()),
+                "bleu": measured[0] if measured else None,
+                "edit": measured[1] if measured else None,
+                "queries": 1,
+            }
+        )
+    return rows

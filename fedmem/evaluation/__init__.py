@@ -1,0 +1,1 @@
+"""Utility: what the model is still good for, on questions nobody trained on."""

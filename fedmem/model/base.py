@@ -1,0 +1,110 @@
+"""Loading the shared base and attaching what is trained on it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fedmem import config as cfg
+from fedmem.errors import ConfigError, DataError
+
+BUNDLED = "bundled"
+
+
+def bundled_path() -> Path:
+    """The folder of the checkpoint that ships with the package."""
+    return Path(str(files("fedmem.model").joinpath("bundled")))
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is no checkpoint, holds pickled weights only, or asks to run code."""
+    if not folder.is_dir():
+        raise DataError(
+            f"model.base: no folder {folder}; give `bundled` or a local folder with a checkpoint"
+        )
+    config = folder / "config.json"
+    if not config.is_file():
+        raise DataError(f"model.base: {folder} has no config.json")
+    try:
+        declared = json.loads(config.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"model.base: {config} is not JSON: {error}") from None
+    if "auto_map" in declared:
+        raise DataError(f"model.base: {config} asks to run its own code (auto_map): refused")
+    if not any(folder.glob("*.safetensors")):
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+            raise DataError(
+                f"model.base: {folder} holds pickled weights only, which can run code: refused; "
+                "convert them to safetensors"
+            )
+        raise DataError(f"model.base: {folder} has no *.safetensors")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise DataError(f"model.base: {folder} has no tokenizer (tokenizer.json)")
+
+
+def folder_of(model: cfg.Model) -> Path:
+    """The checkpoint's folder, checked."""
+    folder = bundled_path() if model.base == BUNDLED else Path(model.base)
+    check_folder(folder)
+    return folder
+
+
+def load_tokenizer(model: cfg.Model) -> Any:
+    """The base's own fast tokenizer; DataError where it has none."""
+    folder = folder_of(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"model.base: the tokenizer in {folder} is unusable: {error}") from None
+    if not tokenizer.is_fast:
+        raise DataError(f"model.base: {folder} has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def load_base(model: cfg.Model) -> Any:
+    """The causal language model of the folder, in float32, on the CPU."""
+    folder = folder_of(model)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise DataError(f"model.base: {folder} does not load: {first}") from None
+
+
+def attach(base: Any, model: cfg.Model, seed: int) -> Any:
+    """The model to train: with LoRA adapters (the base frozen), or with all weights trainable.
+
+    The adapters' A is drawn from `seed`, B is zero: the model is the base until it is trained.
+    """
+    if model.method == "full":
+        return base.requires_grad_(True)
+    lora, targets = model.lora, model.lora.targets
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(
+            base,
+            LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]
+                lora_dropout=lora.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                bias="none",
+                task_type="CAUSAL_LM",
+            ),
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
+
+
+def load(model: cfg.Model, seed: int) -> tuple[Any, Any]:
+    """(model ready to train, its tokenizer)."""
+    tokenizer = load_tokenizer(model)
+    return attach(load_base(model), model, seed), tokenizer

@@ -1,0 +1,1 @@
+"""Local optimisation: what a client does with its shard in a round."""

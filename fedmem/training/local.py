@@ -1,0 +1,107 @@
+"""A client's local training of one round: plain optimisation, in place, from the global model."""
+
+from __future__ import annotations
+
+import math
+import time
+from itertools import islice
+from typing import Any
+
+import torch
+
+from fedmem.config import Config
+from fedmem.data.records import Shard
+from fedmem.errors import RunError
+from fedmem.training.batches import collate, epochs
+from fedmem.training.loss import token_losses
+
+
+def steps_per_round(config: Config, examples: int) -> int:
+    """Optimizer steps of one round; each takes `accumulation` micro-batches."""
+    if config.rounds.local_steps:
+        return config.rounds.local_steps
+    batches = math.ceil(examples / config.training.batch_size) * (config.rounds.local_epochs or 1)
+    return math.ceil(batches / config.training.accumulation)
+
+
+def rate(config: Config, step: int, total: int) -> float:
+    """The schedule's factor at `step` of `total` (of the whole run), after a linear warm-up."""
+    warm = config.training.warmup_steps
+    if step < warm:
+        return (step + 1) / warm
+    progress = (step - warm) / max(1, total - warm)
+    if config.training.schedule == "linear":
+        return 1.0 - progress
+    if config.training.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    return 1.0
+
+
+def make_optimizer(config: Config, model: Any, lr: float) -> torch.optim.Optimizer:
+    """AdamW or SGD over the trainable parameters, with empty state."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    t = config.training
+    if t.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=t.momentum, weight_decay=t.weight_decay)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=t.weight_decay, fused=True)
+
+
+def train_local(
+    model: Any, shard: Shard, config: Config, round_: int, lr: float, pad: int
+) -> dict[str, float]:
+    """Train `model` in place on the shard; returns loss (nats a token), tokens, steps, seconds.
+
+    The optimizer starts afresh (clients keep no state); the schedule goes on over the rounds.
+    Order and dropout depend on (seed, client, round) only. Raises RunError on a loss that is not
+    finite, naming client, round and step.
+    """
+    started = time.perf_counter()
+    t = config.training
+    steps = steps_per_round(config, len(shard.examples))
+    device = next(model.parameters()).device
+    optimizer = make_optimizer(config, model, lr)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    seed = f"{config.seed}/{shard.client}/{round_}"
+    torch.manual_seed(int.from_bytes(seed.encode(), "big") % 2**63)
+    count = None if config.rounds.local_steps else config.rounds.local_epochs or 1
+    lengths = [len(example.ids) for example in shard.examples]
+    batches = epochs(lengths, t.batch_size, seed, count)
+
+    model.train()
+    total_loss = total_tokens = 0.0
+    for step in range(steps):
+        micro = [
+            collate([shard.examples[i] for i in batch], pad, device)
+            for batch in islice(batches, t.accumulation)
+        ]
+        # every token of the step weighs the same, however the step is cut into micro-batches
+        tokens = sum(int((labels[:, 1:] >= 0).sum()) for _, labels in micro)
+        factor = rate(config, (round_ - 1) * steps + step, config.rounds.count * steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * factor
+        optimizer.zero_grad(set_to_none=True)
+        step_loss = 0.0
+        for ids, labels in micro:
+            logits = model(input_ids=ids, use_cache=False).logits
+            loss = token_losses(logits, labels).sum() / max(1, tokens)
+            loss.backward()
+            step_loss += loss.item()
+        if not math.isfinite(step_loss):
+            raise RunError(
+                f"client {shard.client}, round {round_}: the loss is {step_loss} at step "
+                f"{step + 1} of {steps}; lower training.lr ({lr:g})"
+            )
+        if t.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, t.max_grad_norm)
+        optimizer.step()
+        total_loss += step_loss * tokens
+        total_tokens += tokens
+    model.eval()
+    optimizer.zero_grad(set_to_none=True)
+    return {
+        "num-examples": float(len(shard.examples)),
+        "loss": total_loss / max(1.0, total_tokens),
+        "tokens": total_tokens,
+        "steps": float(steps),
+        "seconds": time.perf_counter() - started,
+    }
