@@ -33,7 +33,7 @@ class Lora(Section):
 
 
 class Model(Section):
-    """The shared base: `bundled`, or a local folder with a Llama-style checkpoint and its tokenizer."""
+    """The shared base: `bundled`, or a local folder with a Llama-style checkpoint and tokenizer."""
 
     base: str = "bundled"
     method: Literal["lora", "full"] = "lora"

@@ -9,22 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
-from sacrebleu.metrics import BLEU
-
-from fedmem.attacks.generate import greedy
+from sacrebleu.metrics.bleu import BLEU
 
 _BLEU = BLEU(tokenize="none", smooth_method="none", effective_order=False)
 
 
 def token_bleu(guess: Sequence[int], truth: Sequence[int]) -> float:
     """BLEU-4 over token ids, 0 to 1, unsmoothed (sacrebleu, tokens as words)."""
-    text = " ".join(map(str, guess))
-    return float(_BLEU.sentence_score(text, [" ".join(map(str, truth))]).score) / 100
+    # a corpus of one: the same number, without the log line that sentence_score writes each time
+    texts = [" ".join(map(str, guess))], [[" ".join(map(str, truth))]]
+    return float(_BLEU.corpus_score(*texts).score) / 100
 
 
 def edit_distance(guess: Sequence[int], truth: Sequence[int]) -> float:
@@ -64,27 +60,22 @@ class BleuBound:
         return math.exp(total / 4)
 
 
-def approximate(
-    model: Any,
-    prompts: Sequence[NDArray[np.int32]],
-    truths: Sequence[NDArray[np.int32]],
-    threshold: float,
-) -> list[tuple[float, float] | None]:
-    """(BLEU, edit distance) of each greedy continuation; None: BLEU is below the threshold.
+class Watch:
+    """Follows the decoding of several continuations: which may still come near their truth?"""
 
-    Truths shorter than 4 tokens have no 4-grams and are None too.
-    """
-    bounds = [BleuBound([int(token) for token in truth]) for truth in truths]
+    def __init__(self, truths: Sequence[Sequence[int]], threshold: float) -> None:
+        self.truths, self.threshold = truths, threshold
+        self.bounds = [BleuBound(truth) for truth in truths]
 
-    def keep(index: int, guess: list[int]) -> bool:
-        return bounds[index].add(guess) >= threshold and len(guess) < len(truths[index])
+    def keep(self, index: int, guess: list[int]) -> bool:
+        """Whether to decode on: the bound holds and the end is not reached."""
+        bound = self.bounds[index].add(guess)
+        return bound >= self.threshold and len(guess) < len(self.truths[index])
 
-    longest = max((len(truth) for truth in truths), default=0)
-    out: list[tuple[float, float] | None] = []
-    for guess, truth in zip(greedy(model, prompts, longest, keep), truths, strict=True):
+    def result(self, index: int, guess: list[int]) -> tuple[float, float] | None:
+        """(BLEU, edit distance); None: BLEU is below the threshold, or too short for 4-grams."""
+        truth = self.truths[index]
         if len(guess) < len(truth) or len(truth) < 4:
-            out.append(None)
-            continue
-        bleu = token_bleu(guess, truth.tolist())
-        out.append((bleu, edit_distance(guess, truth.tolist())) if bleu >= threshold else None)
-    return out
+            return None
+        bleu = token_bleu(guess, truth)
+        return (bleu, edit_distance(guess, truth)) if bleu >= self.threshold else None

@@ -34,9 +34,7 @@ def attack_as(
     rows = []
     for knowledge, (guess, grade) in CLIENT_ATTACKS.items():
         if knowledge in config.attack.knowledge:
-            granted = OwnPrefix(
-                config.attack.own_prefixes, config.attack.continuation, config.seed
-            )
+            granted = OwnPrefix(config.attack.own_prefixes, config.attack.continuation, config.seed)
             rows += grade(guess(view, granted), view, canaries)
     return [{"round": view.round, "model": name, "view": "client", **row} for row in rows]
 

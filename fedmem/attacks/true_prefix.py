@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from transformers import DynamicCache
 
-from fedmem.attacks.approximate import approximate
-from fedmem.attacks.scoring import TokenScores, score
+from fedmem.attacks.approximate import Watch
+from fedmem.attacks.generate import decode
+from fedmem.attacks.scoring import TokenScores, score_batch
 from fedmem.config import Attack
 from fedmem.data.records import Canary
+
+TOKENS_A_BATCH = 4096  # few large batches: each is decoded token by token
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,7 @@ def whole_notes(canaries: Sequence[Canary], scores: Sequence[TokenScores]) -> li
             # a value that stands earlier in the prompt is copied, not remembered
             if not span.first:
                 continue
-            part = TokenScores(
-                *(a[span.start - 1 : span.end - 1] for a in (one.ok, one.logprob, one.margin))
-            )
+            part = one.part(span.start - 1, span.end - 1)
             rows.append(
                 {
                     **base,
@@ -101,36 +104,56 @@ def whole_notes(canaries: Sequence[Canary], scores: Sequence[TokenScores]) -> li
 
 def windows(model: Any, cuts: Sequence[Cut], attack: Attack) -> list[dict[str, Any]]:
     """`extraction` rows: a row for every canary and prefix length, exact and approximate."""
-    tried = [(c, n) for c in cuts for n in c.lengths]
-    k = attack.continuation
-    prompts = [prompt(c.canary, c.split, n) for c, n in tried]
-    truths = [c.canary.ids[c.split : c.split + k] for c, _ in tried]
-    joined = [np.concatenate(pair) for pair in zip(prompts, truths, strict=True)]
-    scores = score(model, joined, last=k)
-    # an exact match has BLEU 1: only the others are decoded
-    open_ = [i for i, one in enumerate(scores) if not one.ok.all()]
-    found = approximate(model, [prompts[i] for i in open_], [truths[i] for i in open_], attack.bleu)
-    near: dict[int, tuple[float, float] | None] = dict(zip(open_, found, strict=True))
     rows = []
-    for index, ((c, n), one) in enumerate(zip(tried, scores, strict=True)):
-        measured = near.get(index, (1.0, 0.0))
-        rows.append(
-            {
-                "attacker": "*",
-                "knowledge": "true_prefix",
-                "attack": "extraction",
-                "canary": c.canary.id,
-                "target": n,
-                "prefix_tokens": n,
-                "prefix_chars": _chars(c.canary, c.split - n, c.split),
-                "tokens": k,
-                "matched": one.matched(),
-                "hit": bool(one.ok.all()),
-                "logprob": float(one.logprob.sum()),
-                "margin": float(one.margin.min()),
-                "bleu": measured[0] if measured else None,
-                "edit": measured[1] if measured else None,
-                "queries": 1,
-            }
-        )
+    for length in sorted({n for c in cuts for n in c.lengths}):
+        fitting = [c for c in cuts if length in c.lengths]
+        size = max(1, TOKENS_A_BATCH // (length + attack.continuation + 1))
+        for start in range(0, len(fitting), size):
+            rows += _windows_of(model, fitting[start : start + size], length, attack)
     return rows
+
+
+def _windows_of(
+    model: Any, cuts: Sequence[Cut], length: int, attack: Attack
+) -> list[dict[str, Any]]:
+    """One batch of equal length. An exact match has BLEU 1; only the others are decoded, from the
+    cache of the scoring pass, cut back to the prompt.
+    """
+    k = attack.continuation
+    prompts = [prompt(c.canary, c.split, length) for c in cuts]
+    truths = [c.canary.ids[c.split : c.split + k] for c in cuts]
+    cache = DynamicCache()
+    joined = [np.concatenate(pair) for pair in zip(prompts, truths, strict=True)]
+    scores = score_batch(model, joined, last=k, cache=cache)
+    near: list[tuple[float, float] | None] = [(1.0, 0.0)] * len(cuts)
+    undecided = [i for i, one in enumerate(scores) if not one.ok.all()]
+    if undecided:
+        device = next(model.parameters()).device
+        cache.batch_select_indices(torch.tensor(undecided, device=device))
+        cache.crop(-(k + 1))  # back to the prompt, less its last token, which is read again
+        ids = torch.tensor([[int(prompts[i][-1])] for i in undecided], device=device)
+        watch = Watch([truth.tolist() for truth in truths], attack.bleu)
+        guesses: list[list[int]] = [[] for _ in cuts]
+        decode(model, cache, ids, None, undecided, k, watch.keep, guesses)
+        for i in undecided:
+            near[i] = watch.result(i, guesses[i])
+    return [
+        {
+            "attacker": "*",
+            "knowledge": "true_prefix",
+            "attack": "extraction",
+            "canary": c.canary.id,
+            "target": length,
+            "prefix_tokens": length,
+            "prefix_chars": _chars(c.canary, c.split - length, c.split),
+            "tokens": k,
+            "matched": one.matched(),
+            "hit": bool(one.ok.all()),
+            "logprob": float(one.logprob.sum()),
+            "margin": float(one.margin.min()),
+            "bleu": measured[0] if measured else None,
+            "edit": measured[1] if measured else None,
+            "queries": 1,
+        }
+        for c, one, measured in zip(cuts, scores, near, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""What a record is: questions with answers, clinical notes with tagged PHI, and their encoded forms."""
+"""What a record is: questions with answers, notes with tagged PHI, and their encoded forms."""
 
 from __future__ import annotations
 

@@ -17,18 +17,14 @@ from torch import Tensor
 
 from fedmem.data.records import EncodedQA
 
-TOKENS_A_BATCH = 4096
+TOKENS_A_BATCH = 1024
 
 
-def option_logprobs(
-    model: Any, questions: Sequence[EncodedQA]
-) -> list[list[NDArray[np.float64]]]:
+def option_logprobs(model: Any, questions: Sequence[EncodedQA]) -> list[list[NDArray[np.float64]]]:
     """For every question and option, the log-probabilities (natural) of the option's tokens."""
     out: list[list[NDArray[np.float64]] | None] = [None] * len(questions)
     for rows in _batches([_length(question) for question in questions]):
-        for row, scores in zip(
-            rows, _score(model, [questions[i] for i in rows]), strict=True
-        ):
+        for row, scores in zip(rows, _score(model, [questions[i] for i in rows]), strict=True):
             out[row] = scores
     return [scores for scores in out if scores is not None]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedmem import config as cfg
@@ -28,15 +29,10 @@ def check_folder(folder: Path) -> None:
         raise DataError(
             f"model.base: no folder {folder}; give `bundled` or a local folder with a checkpoint"
         )
-    config = folder / "config.json"
-    if not config.is_file():
+    if not (folder / "config.json").is_file():
         raise DataError(f"model.base: {folder} has no config.json")
-    try:
-        declared = json.loads(config.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"model.base: {config} is not JSON: {error}") from None
-    if "auto_map" in declared:
-        raise DataError(f"model.base: {config} asks to run its own code (auto_map): refused")
+    for name in ("config.json", "tokenizer_config.json"):
+        _check_declared(folder / name)
     if not any(folder.glob("*.safetensors")):
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
             raise DataError(
@@ -46,6 +42,23 @@ def check_folder(folder: Path) -> None:
         raise DataError(f"model.base: {folder} has no *.safetensors")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise DataError(f"model.base: {folder} has no tokenizer (tokenizer.json)")
+
+
+def _check_declared(file: Path) -> None:
+    if not file.is_file():
+        return
+    try:
+        declared = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"model.base: {file} is not JSON: {error}") from None
+    if not isinstance(declared, dict):
+        raise DataError(f"model.base: {file} is not JSON with keys")
+    if "auto_map" in declared:
+        raise DataError(f"model.base: {file} asks to run its own code (auto_map): refused")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def folder_of(model: cfg.Model) -> Path:
@@ -60,8 +73,10 @@ def load_tokenizer(model: cfg.Model) -> Any:
     folder = folder_of(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"model.base: the tokenizer in {folder} is unusable: {error}") from None
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise DataError(
+            f"model.base: the tokenizer in {folder} is unusable: {_first_line(error)}"
+        ) from None
     if not tokenizer.is_fast:
         raise DataError(f"model.base: {folder} has no fast tokenizer (tokenizer.json)")
     return tokenizer
@@ -71,12 +86,22 @@ def load_base(model: cfg.Model) -> Any:
     """The causal language model of the folder, in float32, on the CPU."""
     folder = folder_of(model)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        base, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise DataError(f"model.base: {folder} does not load: {first}") from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"model.base: {folder} does not load: {_first_line(error)}") from None
+    # transformers only warns, and draws what is missing at random
+    if info["missing_keys"]:
+        raise DataError(
+            f"model.base: {folder} does not load: its files lack {len(info['missing_keys'])} "
+            f"weights of the model, among them {min(info['missing_keys'])}"
+        )
+    return base
 
 
 def attach(base: Any, model: cfg.Model, seed: int) -> Any:
@@ -106,5 +131,11 @@ def attach(base: Any, model: cfg.Model, seed: int) -> Any:
 
 def load(model: cfg.Model, seed: int) -> tuple[Any, Any]:
     """(model ready to train, its tokenizer)."""
-    tokenizer = load_tokenizer(model)
-    return attach(load_base(model), model, seed), tokenizer
+    tokenizer, base = load_tokenizer(model), load_base(model)
+    rows = base.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise DataError(
+            f"model.base: the tokenizer in {folder_of(model)} has {len(tokenizer)} tokens, "
+            f"the model knows {rows}: they do not belong together"
+        )
+    return attach(base, model, seed), tokenizer

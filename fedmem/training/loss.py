@@ -6,7 +6,6 @@ mask is needed, and the fast attention kernels stay in use.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

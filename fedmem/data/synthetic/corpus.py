@@ -8,7 +8,7 @@ of theirs is in a note that is attacked.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fedmem.data.synthetic import notes, qa
 from fedmem.data.synthetic.identity import MAX_PATIENTS, identity
@@ -113,19 +113,25 @@ def _trial(rng: random.Random) -> str:
 
 
 # share of the documents, and what writes one
-MIX = ((0.58, _facts), (0.20, _note), (0.12, _prose), (0.10, _trial))
+MIX: tuple[tuple[float, Callable[[random.Random], str]], ...] = (
+    (0.58, _facts),
+    (0.20, _note),
+    (0.12, _prose),
+    (0.10, _trial),
+)
 
 
 def documents(seed: int) -> Iterator[str]:
     """An endless stream of documents; the same from the same seed."""
     rng = random.Random(f"corpus/{seed}")
-    shares, makers = zip(*MIX, strict=True)
+    shares = [share for share, _ in MIX]
+    makers = [maker for _, maker in MIX]
     while True:
         yield rng.choices(makers, shares)[0](rng)
 
 
 def tokenizer_texts(seed: int, count: int) -> Iterator[str]:
-    """Texts for the tokenizer: the corpus, and the forms of fine-tuning, whose words it needs too."""
+    """Texts for the tokenizer: the corpus, and the forms of fine-tuning, whose words it needs."""
     stream = documents(seed)
     for index in range(count):
         yield next(stream)

@@ -120,12 +120,12 @@ SPACES: dict[str, tuple[int, Callable[[int], str]]] = {
     "plan": (24 * 24 * 100_000, _plan),
 }
 
-# the scarcest slot (profession, 1308 values in two pools) bounds how many distinct patients a pool holds
+# the scarcest slot (profession, 1308 values in two pools) bounds the patients of a pool
 MAX_PATIENTS = 500
 
 
 def in_pool(value: str, pool: str) -> bool:
-    """Whether a slot's value belongs to `pool` (`base` or `eval`); every value is in exactly one."""
+    """Whether a slot's value belongs to `pool` (`base` or `eval`); each is in exactly one."""
     return (blake2s(value.encode()).digest()[0] & 1 == 0) == (pool == "base")
 
 

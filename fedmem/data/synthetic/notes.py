@@ -130,7 +130,7 @@ def generate(count: int, seed: int, pool: str = "eval") -> list[Note]:
     """
     if count > MAX_PATIENTS:
         raise DataError(
-            f"synthetic notes: {count} asked for, {MAX_PATIENTS} are possible without a shared value"
+            f"synthetic notes: {count} asked for, but only {MAX_PATIENTS} patients share no value"
         )
     letters = {"eval": "p", "base": "b"}[pool]
     notes = []
@@ -138,4 +138,3 @@ def generate(count: int, seed: int, pool: str = "eval") -> list[Note]:
         rng = random.Random(f"note/{pool}/{seed}/{index}")
         notes.append(render(f"{letters}{seed}-{index:04d}", identity(index, seed, pool), rng, pool))
     return notes
-
