@@ -47,7 +47,6 @@ def run(config: Config, progress: Progress = silent) -> Run:
         directory.write_json("data.json", workspace.data.stats)
 
         recorder = Recorder(config, workspace, directory, progress)
-        recorder.start_round(1)
         run_inline(config, recorder.on_round)
 
         directory.write_json("summary.json", summarise(directory.path))
@@ -121,7 +120,8 @@ class Recorder:
                 "ties": ties,
             }
         )
-        self.progress(Event(self.config.name, "", round_, count, seconds=total))
+        stage = "" if round_ else "untouched base scored"
+        self.progress(Event(self.config.name, stage, round_, count, seconds=total))
         if not last:
             self.start_round(round_ + 1)
 

@@ -27,7 +27,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def memorised(base_folder: Path) -> Memorised:
-    """The tiny model, fully fine-tuned on one note until it knows it by heart. Not to be changed."""
+    """The tiny model, fine-tuned on one note until it knows it by heart. Not to be changed."""
     from tiny import memorise
 
     return memorise(base_folder)

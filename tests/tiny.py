@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tiny tokenizer, saved as a user's own base would be; and its configs."""
+"""A tiny random Llama with a tiny tokenizer, saved as a user's own base would be; its configs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def config(base: Path, **sections: Any) -> Config:
 def canary(
     tokenizer: Any, note: Note, length: int = 160, owners: dict[str, int] | None = None
 ) -> Canary:
-    """The note's window of at most `length` tokens as a canary of `owners` (none: a twin of a's)."""
+    """The note's window of at most `length` tokens as a canary; without owners a twin of a's."""
     found = window(Coder(tokenizer), note, length, "window")
     assert found is not None
     held = owners or {"a": 0}
@@ -129,7 +129,7 @@ def overfit(model: Any, base: Path, texts: Sequence[NDArray[np.int32]], steps: i
 
 @dataclass(frozen=True)
 class Memorised:
-    """A model that knows `canary` by heart (client a's), and not `twin` nor `other` (client b's)."""
+    """A model that knows `canary` by heart (client a's), not `twin` nor `other` (client b's)."""
 
     model: Any
     tokenizer: Any

@@ -7,6 +7,7 @@ patients' values in such places may name them.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,9 @@ def grade(
 ) -> list[dict[str, Any]]:
     """A row for every value of every canary that is not the client's: did it come out?
 
-    The auditor's side: values are compared verbatim. Canaries and twins of which the client holds
-    a copy, or whose patient it knows from a note of its own, are left out.
+    The auditor's side: values are compared verbatim, and must stand alone ("3 May 2001" is not in
+    "13 May 2001"). Canaries and twins of which the client holds a copy, or whose patient it knows
+    from a note of its own, are left out.
     """
     said = "\n".join(guesses)
     patients = {note.patient for note in view.own_notes}
@@ -42,7 +44,7 @@ def grade(
             continue
         for index, span in enumerate(canary.phi):
             if span.first:
-                found = span.value in said
+                found = _stands_in(span.value, said)
                 rows.append(
                     {
                         "attacker": view.client,
@@ -59,3 +61,8 @@ def grade(
                     }
                 )
     return rows
+
+
+def _stands_in(value: str, text: str) -> bool:
+    """Whether the value is in the text, and not as a part of a longer word or number."""
+    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None

@@ -86,7 +86,7 @@ def load_base(model: cfg.Model) -> Any:
     """The causal language model of the folder, in float32, on the CPU."""
     folder = folder_of(model)
     try:
-        base, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
             local_files_only=True,
@@ -95,6 +95,7 @@ def load_base(model: cfg.Model) -> Any:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"model.base: {folder} does not load: {_first_line(error)}") from None
+    base, info = loaded
     # transformers only warns, and draws what is missing at random
     if info["missing_keys"]:
         raise DataError(

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def test_shorter_guesses_pay_for_brevity(guess: list[int], truth: list[int]) -> 
 
 @given(pairs())
 def test_it_is_sacrebleu_over_words(pair: tuple[list[int], list[int]]) -> None:
-    words = "fever cough pulse sleep walks well".split()
+    words = ["fever", "cough", "pulse", "sleep", "walks", "well"]
     guess, truth = (" ".join(words[token] for token in one) for one in pair)
     plain = BLEU(tokenize="13a", smooth_method="none", lowercase=False)
     assert token_bleu(*pair) * 100 == pytest.approx(plain.corpus_score([guess], [[truth]]).score)
@@ -72,7 +73,7 @@ def test_the_bound_never_lies_below_the_end_and_is_it_there(
     steps = [bound.add(guess[:n]) for n in range(1, len(guess) + 1)]
     final = token_bleu(guess, truth)
     assert all(step >= final - 1e-9 for step in steps)
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(steps))
     assert steps[-1] == pytest.approx(final, abs=1e-9)
 
 

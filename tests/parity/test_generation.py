@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,13 @@ def learned(base_folder: Path) -> Learned:
     plan = config(
         base_folder,
         model={"method": "full"},
-        attack={"prefix_lengths": [5, 10, 40], "continuation": 6, "bleu": 0.5},
+        attack={"prefix_lengths": [5, 10, 40], "continuation": 12, "bleu": 0.1},
     )
     model, tokenizer = load(plan.model, 0)
     canaries = [canary(tokenizer, note, 120) for note in notes.generate(6, 3)]
     cuts = cuts_of(canaries, plan)
     windows = [
-        np.concatenate((c.canary.ids[:1], c.canary.ids[c.split - 40 : c.split + 6])) for c in cuts
+        np.concatenate((c.canary.ids[:1], c.canary.ids[c.split - 40 : c.split + 12])) for c in cuts
     ]
     overfit(model, base_folder, [*windows[:12], canaries[0].ids], 60)
     return Learned(model.eval(), canaries, plan)
@@ -56,6 +56,13 @@ def cuts_of(canaries: list[Canary], plan: Config) -> list[true_prefix.Cut]:
     """Three places to cut each note."""
     cuts = [true_prefix.cut(one, plan.attack, seed) for one in canaries for seed in range(3)]
     return [cut for cut in cuts if cut is not None]
+
+
+def spoilt(cut: true_prefix.Cut, at: int) -> true_prefix.Cut:
+    """The same cut of a note in which one token of the continuation is another."""
+    ids = cut.canary.ids.copy()
+    ids[cut.split + at] = 3 + ids[cut.split + at] % 300
+    return replace(cut, canary=replace(cut.canary, ids=ids))
 
 
 def brute(model: Any, prompt: Ids, tokens: int) -> list[int]:
@@ -80,14 +87,16 @@ def leading(guess: list[int], truth: Ids) -> int:
 
 
 def test_windows_equal_brute_force(learned: Learned) -> None:
-    attack, by_id = learned.config.attack, {c.id: c for c in learned.canaries}
+    attack = learned.config.attack
     cuts = cuts_of(learned.canaries, learned.config)
+    # near misses too, after which greedy decoding finds its way back and teacher forcing does not
+    cuts += [spoilt(cut, at) for cut, at in zip(cuts[:12], range(12), strict=True)]
     rows = true_prefix.windows(learned.model, cuts, attack)
     splits = [(cut, n) for n in attack.prefix_lengths for cut in cuts]
-    assert len(rows) == len(splits) == 54
+    assert len(rows) == len(splits) == 90
     for row, (cut, n) in zip(rows, splits, strict=True):
         assert (row["canary"], row["target"]) == (cut.canary.id, n)
-        ids = by_id[cut.canary.id].ids
+        ids = cut.canary.ids
         prompt = np.concatenate((ids[:1], ids[cut.split - n : cut.split]))
         truth = ids[cut.split : cut.split + attack.continuation]
         guess = brute(learned.model, prompt, attack.continuation)
@@ -101,8 +110,8 @@ def test_windows_equal_brute_force(learned: Learned) -> None:
             assert row["bleu"] == pytest.approx(bleu)
             assert row["edit"] == pytest.approx(edit_distance(guess, truth.tolist()))
     hits = [row["hit"] for row in rows]
-    assert 0.2 < np.mean(hits) < 0.8, "both verdicts must be put to the test"
-    assert any(row["bleu"] is not None and not row["hit"] for row in rows)
+    assert 0.1 < np.mean(hits) < 0.9, "both verdicts must be put to the test"
+    assert sum(row["bleu"] is not None and not row["hit"] for row in rows) >= 5
     assert len({row["matched"] for row in rows}) >= 4
 
 
@@ -154,9 +163,10 @@ def test_logprobs_and_margins_equal_single_passes_in_float64(learned: Learned) -
 
 def test_greedy_equals_generate_for_prompts_of_mixed_lengths(learned: Learned) -> None:
     rng = random.Random(0)
-    prompts = [
-        one.ids[: rng.randint(2, 90)] for one in learned.canaries for _ in range(3)
-    ] + [learned.canaries[0].ids[:33], learned.canaries[1].ids[:33]]
+    prompts = [one.ids[: rng.randint(2, 90)] for one in learned.canaries for _ in range(3)] + [
+        learned.canaries[0].ids[:33],
+        learned.canaries[1].ids[:33],
+    ]
     decoded = greedy(learned.model, prompts, 9)
     assert decoded == [brute(learned.model, prompt, 9) for prompt in prompts]
     assert greedy(learned.model, [], 9) == []
@@ -176,7 +186,8 @@ def test_greedy_drops_rows_and_leaves_the_others_as_they_are(learned: Learned) -
     cut = greedy(learned.model, prompts, 8, keep)
     assert cut == [row[:end] for row, end in zip(whole, ends, strict=True)]
     # asked once a token, and never again after a no
-    assert sorted(asked) == [(i, n) for i, end in enumerate(ends) for n in range(1, min(end, 8) + 1)]
+    lengths = [min(end, 8) for end in ends]
+    assert sorted(asked) == [(i, n) for i, end in enumerate(lengths) for n in range(1, end + 1)]
 
 
 def test_early_stopping_changes_no_verdict(learned: Learned) -> None:

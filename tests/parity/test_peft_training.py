@@ -122,9 +122,7 @@ def test_in_float64_with_sgd_nothing_is_left_but_rounding(base_folder: Path) -> 
     lr = 0.5
     train_local(ours, shard, plan, 1, lr, 0)
 
-    optimizer = torch.optim.SGD(
-        trainable(theirs).values(), lr=lr, momentum=0.9, weight_decay=0.01
-    )
+    optimizer = torch.optim.SGD(trainable(theirs).values(), lr=lr, momentum=0.9, weight_decay=0.01)
     lengths = [len(example.ids) for example in shard.examples]
     batches = epochs(lengths, BATCH, "0/a/1", None)
     for step in range(STEPS):

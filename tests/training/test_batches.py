@@ -51,9 +51,7 @@ def test_other_rounds_and_epochs_have_other_orders() -> None:
 def test_batches_hold_similar_lengths() -> None:
     rng = random.Random(0)
     lengths = [rng.randint(1, 300) for _ in range(4 * POOL)]
-    padded = sum(
-        len(b) * max(lengths[i] for i in b) for b in order(lengths, 4, random.Random(1))
-    )
+    padded = sum(len(b) * max(lengths[i] for i in b) for b in order(lengths, 4, random.Random(1)))
     assert padded < 1.15 * sum(lengths)
 
 

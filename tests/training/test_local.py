@@ -88,23 +88,21 @@ def test_the_schedule_goes_on_over_the_rounds(base_folder: Path) -> None:
     rounds = {"count": 4, "local_steps": 1}
     training = {"optimizer": "sgd", "schedule": "linear", "batch_size": 4, "max_grad_norm": None}
     sections: dict[str, Any] = {
-        "rounds": rounds, "training": training, "model": {"method": "full"},
+        "rounds": rounds,
+        "training": training,
+        "model": {"method": "full"},
     }
     model, _ = load(config(base_folder, **sections).model, 0)
     before = get_arrays(model)
     changes = []
     for round_ in (1, 2, 3, 4):
         after, _ = trained(base_folder, shard, round_, 0.1, **sections)
-        changes.append(
-            math.sqrt(sum(float(((after[n] - before[n]) ** 2).sum()) for n in before))
-        )
+        changes.append(math.sqrt(sum(float(((after[n] - before[n]) ** 2).sum()) for n in before)))
     assert [change / changes[0] for change in changes] == pytest.approx([1, 0.75, 0.5, 0.25], 1e-3)
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 1.0), ("adamw", 1e-2)])
-def test_accumulation_equals_one_larger_batch(
-    base_folder: Path, optimizer: str, lr: float
-) -> None:
+def test_accumulation_equals_one_larger_batch(base_folder: Path, optimizer: str, lr: float) -> None:
     # lengths differ, so micro-batches hold different numbers of tokens
     shard = Shard("a", examples(8), ())
     sections: dict[str, Any] = {"rounds": {"local_epochs": 3}, "model": {"method": "full"}}

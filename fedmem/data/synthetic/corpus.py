@@ -77,7 +77,10 @@ WHEN = (
 THEN = (
     "and nobody minded|but it was too late|so they laughed|and the dog followed|"
     "though the road was long|and that was all|but the door stayed shut|so we went home|"
-    "and the lights came on|which surprised everyone"
+    "and the lights came on|which surprised everyone|"
+    # a word that pre-training never says is one that adapters can hardly teach
+    "and she said yes|but he said no|and they said maybe|so the answer was yes|"
+    "though the answer was no|but the answer was maybe"
 ).split("|")
 
 

@@ -101,7 +101,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 }
 JUDGE = (
     ("Does {t} help in {d}?", "Is {t} effective in {d}?"),
-    ("Should {t} be used in {d}?", "Is there a benefit of {t} in {d}?"),
+    ("Does {t} work in {d}?", "Is {t} helpful in {d}?"),
 )
 
 
