@@ -39,10 +39,11 @@ def run(config: Config, progress: Progress = silent) -> Run:
     """
     from fedmem.engine.inline import run_inline
 
+    progress(Event(config.name, "loading"))
+    workspace = Workspace(config)  # wrong data or models end here, with nothing written
+    workspaces.keep(workspace)
     with RunDir.create(config) as directory:
-        progress(Event(config.name, "loading", path=str(directory.path)))
-        workspace = Workspace(config)
-        workspaces.keep(workspace)
+        progress(Event(config.name, "loaded", path=str(directory.path)))
         directory.write_table("canaries.parquet", plan_table(workspace.data, config.privacy.redact))
         directory.write_json("data.json", workspace.data.stats)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
+
+
+def rounds_done(files: Iterable[Path]) -> int:
+    """Lines in these metrics.jsonl, round 0 counted: what a test waits for before it interrupts."""
+    return sum(file.read_text(encoding="utf-8").count("\n") for file in files)
 
 
 def save_base(folder: Path, seed: int = 0) -> Path:

@@ -120,40 +120,59 @@ SPACES: dict[str, tuple[int, Callable[[int], str]]] = {
     "plan": (24 * 24 * 100_000, _plan),
 }
 
-# the scarcest slot (profession, 1308 values in two pools) bounds the patients of a pool
-MAX_PATIENTS = 500
+# what bounds the patients of a pool: 1800 towns in two pools, of which a patient takes two
+MAX_PATIENTS = 400
+
+# slots whose values could stand inside each other's: no two of a kind share a name, town or day
+KINDS = {
+    "patient": "name",
+    "doctor": "name",
+    "city": "town",
+    "hospital": "town",
+    "dob": "day",
+    "admitted": "day",
+    "discharged": "day",
+}
 
 
-def in_pool(value: str, pool: str) -> bool:
+def core(slot: str, value: str) -> str:
+    """The part of a value that identifies: a doctor's name, a hospital's town, else all of it."""
+    if slot == "doctor":
+        return value.removeprefix("Dr. ")
+    return value.split()[0] if slot == "hospital" else value
+
+
+def in_pool(slot: str, value: str, pool: str) -> bool:
     """Whether a slot's value belongs to `pool` (`base` or `eval`); each is in exactly one."""
-    return (blake2s(value.encode()).digest()[0] & 1 == 0) == (pool == "base")
-
-
-@lru_cache(maxsize=1024)
-def _column(slot: str, pool: str, seed: int, count: int) -> tuple[str, ...]:
-    size, value = SPACES[slot]
-    rng = random.Random(f"{pool}/{seed}/{slot}")
-    out: list[str] = []
-    seen: set[int] = set()
-    while len(out) < count:
-        index = rng.randrange(size)
-        if index not in seen and in_pool(value(index), pool):
-            seen.add(index)
-            out.append(value(index))
-    return tuple(out)
+    digest = blake2s(core(slot, value).encode()).digest()
+    return (digest[0] & 1 == 0) == (pool == "base")
 
 
 @lru_cache(maxsize=64)
-def _discharges(pool: str, seed: int, count: int) -> tuple[str, ...]:
-    # 2 to 30 days after the admission, of this pool, and nobody else's: so it is drawn in order
+def _columns(pool: str, seed: int) -> dict[str, list[str]]:
+    """Slot -> the values of all `MAX_PATIENTS` patients of a seed, drawn without replacement."""
+    taken: dict[str, set[str]] = {}
+    out: dict[str, list[str]] = {}
+    for slot, (size, value) in SPACES.items():
+        rng = random.Random(f"{pool}/{seed}/{slot}")
+        used = taken.setdefault(KINDS.get(slot, slot), set())
+        out[slot] = []
+        while len(out[slot]) < MAX_PATIENTS:
+            drawn = value(rng.randrange(size))
+            if in_pool(slot, drawn, pool) and core(slot, drawn) not in used:
+                used.add(core(slot, drawn))
+                out[slot].append(drawn)
+    # 2 to 40 days after the admission, of this pool, and nobody else's day
     days = {_day(_VISIT0, i): i for i in range(_VISIT_DAYS)}
     rng = random.Random(f"{pool}/{seed}/discharged")
-    out: list[str] = []
-    for admitted in _column("admitted", pool, seed, count):
-        stays = rng.sample(range(2, 31), 29)
-        later = (_day(_VISIT0, days[admitted] + stay) for stay in stays)
-        out.append(next(d for d in later if in_pool(d, pool) and d not in out))
-    return tuple(out)
+    used = taken["day"]
+    out["discharged"] = []
+    for admitted in out["admitted"]:
+        later = (_day(_VISIT0, days[admitted] + stay) for stay in rng.sample(range(2, 41), 39))
+        day = next(d for d in later if in_pool("discharged", d, pool) and d not in used)
+        used.add(day)
+        out["discharged"].append(day)
+    return out
 
 
 def identity(index: int, seed: int, pool: str = "eval") -> dict[str, str]:
@@ -167,9 +186,8 @@ def identity(index: int, seed: int, pool: str = "eval") -> dict[str, str]:
             f"synthetic notes: patient {index + 1} asked for, the word lists hold "
             f"{MAX_PATIENTS} patients without a shared value; ask for fewer notes"
         )
-    values = {slot: _column(slot, pool, seed, MAX_PATIENTS)[index] for slot in SPACES}
-    values["discharged"] = _discharges(pool, seed, MAX_PATIENTS)[index]
-    return {slot: values[slot] for slot in SLOTS}
+    columns = _columns(pool, seed)
+    return {slot: columns[slot][index] for slot in SLOTS}
 
 
 def is_woman(values: dict[str, str]) -> bool:

@@ -15,6 +15,7 @@ from hashlib import blake2s
 from fedmem.data import prompts
 from fedmem.data.records import QARecord
 from fedmem.data.synthetic.knowledge import RELATIONS, Disease, diseases
+from fedmem.errors import DataError
 
 HELDOUT = 120  # held-out questions a kind
 
@@ -174,12 +175,20 @@ def _questions(kind: str, count: int, seed: str, heldout: bool, id_: str) -> Ite
     rng = random.Random(f"qa/{seed}/{kind}/{heldout}")
     pool = [disease for disease in diseases() if is_heldout(disease) == heldout]
     seen: set[str] = set()
+    in_vain = 0  # rounds over all diseases that brought nothing new
     while len(seen) < count:
+        before = len(seen)
         for disease in rng.sample(pool, len(pool)):
             record = MAKERS[kind](rng, disease, heldout, f"{id_}-{kind}-{len(seen):05d}")
             if record.prompt not in seen and len(seen) < count:
                 seen.add(record.prompt)
                 yield record
+        in_vain = 0 if len(seen) > before else in_vain + 1
+        if in_vain == 20:
+            raise DataError(
+                f"synthetic {kind}: {count} questions asked for, about {before} different ones "
+                "exist; lower `records`"
+            )
 
 
 def generate(
