@@ -167,6 +167,7 @@ def test_progress_is_told_round_by_round(base_folder: Path, tmp_path: Path) -> N
     assert {event.run for event in events} == {"tiny"}
     assert [(event.stage, event.round) for event in events if event.stage] == [
         ("loading", 0),
+        ("loaded", 0),
         ("attack", 0),
         ("untouched base scored", 0),
         ("training", 1),
@@ -223,10 +224,10 @@ def test_a_loss_that_explodes_fails_the_run(base_folder: Path, tmp_path: Path) -
     assert any("see" in note for note in raised.value.__notes__)
 
 
-def test_a_base_with_a_nan_fails_the_run(base_folder: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_nan_fails_the_run(base_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(base_folder, tmp_path / "spoilt"))
     weights = load_file(folder / "model.safetensors")
-    weights["model.norm.weight"][0] = np.nan
+    weights["model.norm.weight"][:] = 3e38  # finite, and too large to compute with
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RunError, match=r"client a, round 1: the loss is nan at step 1") as raised:
         run(plan(folder, tmp_path / "runs"))
@@ -237,9 +238,16 @@ def test_a_base_with_a_nan_fails_the_run(base_folder: Path, tmp_path: Path) -> N
 def test_a_config_that_cannot_work_trains_nothing(base_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         run(plan(tmp_path / "nowhere", tmp_path / "runs"))
-    path = the_one_run(tmp_path / "runs")
-    assert manifest(path)["status"] == "failed"
-    assert {file.name for file in path.iterdir()} == {"config.yaml", "manifest.json"}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_base_with_a_nan_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base_folder, tmp_path / "spoilt"))
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"model\.norm\.weight holds NaN"):
+        run(plan(folder, tmp_path / "runs"))
 
 
 # --- redaction -----------------------------------------------------------------------------

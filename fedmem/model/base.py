@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from fedmem import config as cfg
 from fedmem.errors import ConfigError, DataError
@@ -85,6 +87,7 @@ def load_tokenizer(model: cfg.Model) -> Any:
 def load_base(model: cfg.Model) -> Any:
     """The causal language model of the folder, in float32, on the CPU."""
     folder = folder_of(model)
+    disable_progress_bar()  # fedmem shows its own progress
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -102,6 +105,9 @@ def load_base(model: cfg.Model) -> Any:
             f"model.base: {folder} does not load: its files lack {len(info['missing_keys'])} "
             f"weights of the model, among them {min(info['missing_keys'])}"
         )
+    for name, parameter in base.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise DataError(f"model.base: {folder}: the weight {name} holds NaN or infinity")
     return base
 
 
@@ -114,18 +120,19 @@ def attach(base: Any, model: cfg.Model, seed: int) -> Any:
         return base.requires_grad_(True)
     lora, targets = model.lora, model.lora.targets
     torch.manual_seed(seed)
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
     try:
-        return get_peft_model(
-            base,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type]
-                lora_dropout=lora.dropout,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-                bias="none",
-                task_type="CAUSAL_LM",
-            ),
-        )
+        with warnings.catch_warnings():
+            # peft 0.21 asks for an attribute that transformers 5.2x renamed: nothing to act on
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(base, settings)
     except ValueError as error:
         raise ConfigError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
 
