@@ -105,22 +105,14 @@ def run(config: ConfigArgument, changes: Overrides = None) -> None:
     Each KEY=VALUE changes one key of it: training.lr=1e-3, data.clients.0.source.records=50.
     Everything is written to a new directory under the config's `output` (default: runs).
     """
+    import fedmem
     from fedmem.loading import load_config
     from fedmem.progress import shown
 
     loaded = load_config(config, changes or [])
     with shown() as progress:
-        if loaded.arms:
-            from fedmem.arms import run_arms
-
-            done = run_arms(loaded, progress)
-            path, page = done.path, done.report
-        else:
-            from fedmem import simulation
-
-            single = simulation.run(loaded, progress=progress)
-            path, page = single.path, single.report
-    typer.echo(f"run:    {path}\nreport: {page}")
+        done = fedmem.run(loaded, progress)
+    typer.echo(f"run:    {done.path}\nreport: {done.report}")
 
 
 @app.command(hidden=True)

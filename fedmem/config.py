@@ -169,7 +169,7 @@ class Aggregation(Section):
 class Attack(Section):
     """What the honest-but-curious client tries, from its own view, with which knowledge."""
 
-    views: list[Literal["client"]] = ["client"]
+    views: list[Literal["client"]] = Field(["client"], min_length=1)
     knowledge: list[Literal["true_prefix", "own_prefix"]] = ["true_prefix", "own_prefix"]
     attackers: Literal["all"] | list[str] = "all"
     every: int = Field(1, ge=1, description="attack after every n-th round, and after the last")
@@ -196,6 +196,7 @@ class Engine(Section):
     """Where clients run. `threads` is part of a result's identity: sums differ with it."""
 
     kind: Literal["inline"] = "inline"
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     threads: int = Field(1, ge=1, le=256)
 
 

@@ -51,8 +51,8 @@ def run(config: Config, progress: Progress = silent) -> Run:
         run_inline(config, recorder.on_round)
 
         directory.write_json("summary.json", summarise(directory.path))
-        directory.finish(data=workspace.data.stats["files"], peak_memory_mb=peak_memory_mb())
         report = write_report([directory.path], directory.path / "report.html")
+        directory.finish(data=workspace.data.stats["files"], peak_memory_mb=peak_memory_mb())
     return Run(directory.path, report)
 
 
@@ -90,7 +90,7 @@ class Recorder:
             self.progress(Event(self.config.name, "attack", round_, count))
             started = perf_counter()
             rows = []
-            for name, model in distinct(arrays):
+            for name, model in sorted(arrays.items()):
                 rows += self.workspace.audit(round_, model, name)
             ties = auditing.ties(rows)
             tables = [score_rows.from_bytes(data) for data in score_bytes]
@@ -98,7 +98,7 @@ class Recorder:
             seconds["attack"] += perf_counter() - started
         started = perf_counter()
         if round_ % self.config.utility.every == 0 or last:
-            for name, model in distinct(arrays):
+            for name, model in sorted(arrays.items()):
                 self.utility += self.workspace.evaluate(round_, model, name)
         seconds["utility"] = perf_counter() - started
 
@@ -129,14 +129,9 @@ class Recorder:
     def save_models(self, round_: int, arrays: dict[str, state.Arrays]) -> None:
         """One folder a round; under `local` one below it for each client."""
         with self.directory.directory(f"adapters/round_{round_:03d}") as folder:
-            for name, model in distinct(arrays):
+            for name, model in sorted(arrays.items()):
                 target = folder if name == "global" else folder / name
                 state.save(self.workspace.load(model), target)
-
-
-def distinct(arrays: dict[str, state.Arrays]) -> list[tuple[str, state.Arrays]]:
-    """(name, arrays) of every model of a round, in order."""
-    return sorted(arrays.items())
 
 
 def peak_memory_mb() -> float | None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fedmem.attacks.audit import attack_as, audit
 from fedmem.attacks.rows import to_bytes
 from fedmem.attacks.views import ClientView
 from fedmem.config import Config
 from fedmem.data.build import Dataset, build
+from fedmem.errors import ConfigError
 from fedmem.evaluation.utility import evaluate
 from fedmem.model.base import load
 from fedmem.model.state import Arrays, get_arrays, set_arrays
@@ -27,6 +30,15 @@ class Workspace:
         cpu.set_up(config.engine.threads)
         self.config = config
         self.model, self.tokenizer = load(config.model, config.seed)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        # an attack decodes on, behind a prompt as long as a whole note
+        wanted = config.training.max_length + config.attack.continuation
+        if positions is not None and wanted > positions:
+            raise ConfigError(
+                f"training.max_length: {config.training.max_length} and attack.continuation "
+                f"{config.attack.continuation} exceed the base's {positions} positions; lower one"
+            )
+        self.model.to(device(config.engine.device))
         self.data: Dataset = build(config, self.tokenizer)
         self.clients = list(self.data.shards)
         self._rates = {client.name: client.lr for client in config.data.clients}
@@ -73,6 +85,17 @@ class Workspace:
     def evaluate(self, round_: int, arrays: Arrays, name: str) -> list[dict[str, Any]]:
         """Utility rows of one model."""
         return evaluate(self.load(arrays), self.data.heldout, round_, name)
+
+
+def device(name: str) -> torch.device:
+    """The torch device; ConfigError where torch sees no such GPU."""
+    if name.startswith("cuda"):
+        index = int(name.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"engine.device: {name}: torch sees {torch.cuda.device_count()} GPUs; use cpu"
+            )
+    return torch.device(name)
 
 
 _kept: dict[str, Workspace] = {}

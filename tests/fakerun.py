@@ -25,7 +25,7 @@ KINDS = [
     ("ID", "MEDICALRECORD"),
     ("LOCATION", "HOSPITAL"),
 ]
-PREFIXES = (10, 50, 0)
+PREFIXES = (10, 50, 100)
 TOKENS, CONTINUATION = 180, 50
 
 SCORES = pa.schema(
@@ -46,8 +46,9 @@ class Truth:
     """How many notes (the first ones) leak in round 0, 1, ...: of the highest level, of the twins.
 
     phi: notes that give back values (note number n gives back 1 + n % 3 of its values); twins:
-    twins that give back their AGE; window: a run of 61 tokens; exact: a match at full prefix only;
-    own: notes (not its own) of which each client finds a value. levels: copies -> notes.
+    twins that give back their AGE; window: a run of 61 tokens; exact: a match at the
+    longest prefix only; own: notes (not its own) of which each client finds a value. levels:
+    copies -> notes.
     """
 
     phi: Sequence[int] = (0, 0, 2, 4, 6, 7)
@@ -104,11 +105,11 @@ def scores(truth: Truth, rounds: int = 5) -> list[dict[str, Any]]:
             head = {"round": round_, "model": "global", "view": "client", "queries": 1}
             head |= {"attacker": "*", "knowledge": "true_prefix", "canary": canary["canary"]}
             rows += [head | _phi(index, kind, index in hits) for index, kind in enumerate(KINDS)]
-            rows += [head | _extraction(prefix, exact and prefix == 0) for prefix in PREFIXES]
+            rows += [head | _extraction(prefix, exact and prefix == 100) for prefix in PREFIXES]
             loss = 1.3 - (0.15 * round_ if injected else 0.02 * round_)
             rows.append(head | _loss(run, -loss * (TOKENS - 1)))
             for client in CLIENTS if round_ else ():
-                if client in canary["owners"] and not twin:
+                if client in canary["owners"]:
                     continue
                 found = injected and n < truth.own[round_]
                 own = {"attacker": client, "knowledge": "own_prefix", "queries": 16}
@@ -126,9 +127,8 @@ def _phi(index: int, kind: tuple[str, str], hit: bool) -> dict[str, Any]:
 
 
 def _extraction(prefix: int, hit: bool) -> dict[str, Any]:
-    size = prefix or 100
-    place = {"attack": "extraction", "target": prefix, "prefix_tokens": size, "hit": hit}
-    place |= {"prefix_chars": round(2.3 * size), "tokens": CONTINUATION}
+    place = {"attack": "extraction", "target": prefix, "prefix_tokens": prefix, "hit": hit}
+    place |= {"prefix_chars": round(2.3 * prefix), "tokens": CONTINUATION}
     near = {"matched": 50 if hit else 3, "bleu": 1.0 if hit else 0.1, "edit": 0.0 if hit else 0.8}
     return place | near | {"logprob": -40.0, "margin": 0.5}
 

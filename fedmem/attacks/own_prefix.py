@@ -34,16 +34,18 @@ def grade(
 
     The auditor's side: values are compared verbatim, and must stand alone ("3 May 2001" is not in
     "13 May 2001"). Canaries and twins of which the client holds a copy, or whose patient it knows
-    from a note of its own, are left out.
+    from a note of its own, are left out; so is a twin that would have been its own, to treat
+    twins as canaries are treated. A value that stands in the client's own notes is no find either.
     """
     said = "\n".join(guesses)
+    known = "\n".join(note.text for note in view.own_notes).casefold()
     patients = {note.patient for note in view.own_notes}
     rows = []
     for canary in canaries:
-        if canary.owners.get(view.client, 0) or canary.patient in patients:
+        if view.client in canary.owners or canary.patient in patients:
             continue
         for index, span in enumerate(canary.phi):
-            if span.first:
+            if span.first and not _stands_in(span.value.casefold(), known):
                 found = _stands_in(span.value, said)
                 rows.append(
                     {

@@ -1,16 +1,14 @@
 """What each seat sees, and what is granted to it: two frozen objects, kept apart.
 
 The auditor alone holds all canaries; it grades guesses and is no adversary. An attack gets a view
-and a knowledge, and nothing else.
+and a knowledge, and nothing else. (`true_prefix` is no attack of a client: the auditor grants the
+true text and reads the verdict off its own scoring pass.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fedmem.data.records import Canary
 
@@ -36,11 +34,3 @@ class OwnPrefix:
     budget: int
     tokens: int
     seed: int
-
-
-@dataclass(frozen=True)
-class TruePrefix:
-    """Granted by the auditor: the true text before the secret. A worst case no client holds."""
-
-    prompts: tuple[NDArray[np.int32], ...]
-    tokens: int

@@ -24,7 +24,8 @@ Adapter = Callable[[Row, int, JsonlSource], QARecord | Note]
 
 def _column(row: Row, name: str) -> Any:
     if name not in row:
-        raise ValueError(f"the column {name!r} is missing; the row has {', '.join(row) or 'none'}")
+        # the row's own keys are not told: in a broken file they may be text of a note
+        raise ValueError(f"the column {name!r} is missing")
     return row[name]
 
 
@@ -117,7 +118,7 @@ def _phi(tags: Any, text: str) -> tuple[PhiSpan, ...]:
                 f"phi [{start}, {end}) is not inside the note's {len(text)} characters"
             )
         if type_ not in CATEGORIES.get(category, ()):
-            raise ValueError(f"phi {category}/{type_} is no category and type of i2b2/n2c2 2014")
+            raise ValueError(f"phi [{start}, {end}): category and type are none of i2b2/n2c2 2014")
         if not text[start:end].strip():
             raise ValueError(f"phi [{start}, {end}) tags white space")
         # files that carry the tagged text too can be checked against the offsets

@@ -51,10 +51,10 @@ def overlap(a: Grams, b: Grams) -> float:
     return len(a & b) / min(len(a), len(b))
 
 
-def identifying(note: Note) -> set[tuple[str, str]]:
-    """(type, value in lower case) of the note's PHI that points to one person."""
+def identifying(note: Note) -> set[str]:
+    """Values, in lower case, of the note's PHI that points to one person, whatever its type."""
     return {
-        (span.type, " ".join(note.value(span).casefold().split()))
+        " ".join(note.value(span).casefold().split())
         for span in note.phi
         if span.category in IDENTIFYING_CATEGORIES or span.type in IDENTIFYING_TYPES
     }
@@ -74,7 +74,7 @@ def draw(
     drawn: list[Drawn] = []
     left_out: Counter[str] = Counter()
     patients: set[str] = set()
-    values: set[tuple[str, str]] = set()
+    values: set[str] = set()
     texts: list[Grams] = []
     for note in pool:
         if len(drawn) == need:

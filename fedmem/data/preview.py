@@ -16,6 +16,7 @@ PLAN = pa.schema(
         pa.field("canary", pa.string(), nullable=False),
         pa.field("patient", pa.string(), nullable=False),
         pa.field("owners", pa.list_(pa.string()), nullable=False),
+        pa.field("owner_copies", pa.list_(pa.int32()), nullable=False),  # in step with owners
         pa.field("copies", pa.int32(), nullable=False),
         pa.field("twin", pa.bool_(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
@@ -69,6 +70,7 @@ def plan_table(dataset: Dataset, redact: bool | None = None) -> pa.Table:
             "canary": canary.id,
             "patient": numbers[canary.patient] if hide else canary.patient,
             "owners": list(canary.owners),
+            "owner_copies": list(canary.owners.values()),
             "copies": canary.copies,
             "twin": canary.twin,
             "tokens": len(canary.ids),

@@ -72,9 +72,8 @@ def by_level(notes: Notes, canaries: Mapping[str, Owned]) -> dict[int, Notes]:
 
 
 def _prefixes(notes: Notes) -> list[int]:
-    """Prefix lengths tried, shortest first; 0 (all text before the split) last."""
-    lengths = {p for note in notes.values() for outcome in note for p in outcome.exact}
-    return sorted(lengths, key=lambda p: p or 10**9)
+    """Prefix lengths tried, shortest first."""
+    return sorted({p for note in notes.values() for outcome in note for p in outcome.exact})
 
 
 def note_shares(found: Passes, canaries: Mapping[str, Owned], continuation: int) -> list[Row]:

@@ -38,7 +38,7 @@ class Owned:
 class Outcome:
     """One note, one round, one model, one attacker, one knowledge.
 
-    exact, approximate, prefix_chars: by prefix length in tokens (0 = all text before the split).
+    exact, approximate, prefix_chars: by prefix length in tokens.
     phi: by index of the value. nll: nats a token over the whole note. best: (matched tokens,
     tokens asked for, prefix tokens, prefix characters, BLEU) of the closest continuation.
     """
@@ -147,11 +147,11 @@ def _add(outcome: Outcome, row: dict[str, Any], bleu: float) -> None:
 def eligible(attacker: str, canary: Owned, canaries: Mapping[str, Owned]) -> str | None:
     """Why `attacker` may not count as an outsider to `canary`; None if it may.
 
-    The reasons: "holds a copy", "same patient" (holds another note of the patient's). Twins are
-    held by nobody.
+    The reasons: "holds a copy", "same patient" (holds another note of the patient's). A twin is
+    held by nobody, but its would-be owner does not count, so that it stands for a canary fairly.
     """
-    if not canary.twin and attacker in canary.owners:
-        return "holds a copy"
+    if attacker in canary.owners:
+        return "would have held a copy" if canary.twin else "holds a copy"
     for other in canaries.values():
         held = not other.twin and attacker in other.owners
         if held and other.id != canary.id and other.patient == canary.patient:

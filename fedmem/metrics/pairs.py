@@ -18,15 +18,17 @@ def admitted(
     """The victim's notes that count against `attacker`, by copies; the others counted by reason.
 
     A note counts if the victim alone holds it, and the attacker holds no other note of the patient.
+    Twins that would have been the victim's (copies 0) count alike: they are the level of chance.
     """
     notes: dict[int, list[str]] = {}
     reasons: Counter[tuple[int, str]] = Counter()
     for canary in canaries.values():
-        if canary.twin or victim not in canary.owners:
+        if victim not in canary.owners:
             continue
         reason = eligible(attacker, canary, canaries)
         if reason is None and len(canary.owners) > 1:
-            reason = "another client holds a copy"
+            held = "would have held" if canary.twin else "holds"
+            reason = f"another client {held} a copy"
         if reason:
             reasons[canary.copies, reason] += 1
         else:

@@ -25,15 +25,13 @@ UTILITY = ("round", "model", "task", "n", "nll", "nll_low", "nll_high")
 
 
 def summarise(run_dir: Path) -> dict[str, Any]:
-    """All figures of a run. Reads the run's files only; manifest.json may still be missing.
+    """All figures of a run, from its files. manifest.json, written last, is not among them.
 
     Fails with DataError where a file is missing, malformed, or does not fit the others.
     """
     config = read_config(run_dir)
     canary_table = read_table(run_dir / "canaries.parquet")
     metrics = read_lines(run_dir / "metrics.jsonl")
-    manifest_file = run_dir / "manifest.json"
-    manifest = read_json(manifest_file) if manifest_file.is_file() else {}
     try:
         canaries = read_canaries(canary_table)
         scores = collect(read_table(run_dir / "scores.parquet"), canaries, config.attack.bleu)
@@ -86,7 +84,6 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "time": _time(metrics),
         "training": [_training(row) for row in metrics if row.get("train")],
         "ties": sum(row.get("ties", 0) for row in metrics),
-        "manifest": manifest,
     }
 
 

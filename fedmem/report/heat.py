@@ -28,12 +28,15 @@ def pairs(arms: Sequence[Arm]) -> Panel:
             rows = arm.rows("matrix", knowledge=knowledge, copies=arm.top, attack="phi")
             rounds = [row["round"] for row in rows if row["round"]]
             if rounds:
-                found = {
-                    (row["attacker"], row["victim"]): row
-                    for row in rows
-                    if row["round"] == max(rounds)
-                }
-                panel.heats.append(_heat(arm, knowledge, max(rounds), found))
+                same = {"knowledge": knowledge, "attack": "phi", "round": max(rounds)}
+                found, twins = (
+                    {
+                        (row["attacker"], row["victim"]): row
+                        for row in arm.rows("matrix", copies=copies, **same)
+                    }
+                    for copies in (arm.top, 0)
+                )
+                panel.heats.append(_heat(arm, knowledge, max(rounds), found, twins))
     head = ["run", "round", "knowledge", "written", "came out", "attacker", "victim", "notes"]
     rows_ = [
         [
@@ -52,7 +55,7 @@ def pairs(arms: Sequence[Arm]) -> Panel:
     left = [
         [
             *(arm.name, row["attacker"], row["victim"], level(row["copies"]), row["reason"]),
-            *(str(row["notes"])),
+            str(row["notes"]),
         ]
         for arm in arms
         for row in arm.summary["excluded_pairs"]
@@ -63,14 +66,21 @@ def pairs(arms: Sequence[Arm]) -> Panel:
     return panel
 
 
-def _heat(arm: Arm, knowledge: str, round_: int, found: dict[tuple[str, str], Any]) -> Heat:
-    def cell(attacker: str, victim: str) -> tuple[str, str, int] | None:
+def _heat(
+    arm: Arm,
+    knowledge: str,
+    round_: int,
+    found: dict[tuple[str, str], Any],
+    twins: dict[tuple[str, str], Any],
+) -> Heat:
+    def cell(attacker: str, victim: str) -> tuple[str, str, str, int] | None:
         row = found.get((attacker, victim))
         if row is None:
             return None
         # Shade 0 is kept for "nothing at all", so that one leaked note never looks like none.
         shade = 0 if row["k"] == 0 else min(5, 1 + int(row["rate"] * 5))
-        return share(row), interval(row), shade
+        chance = twins.get((attacker, victim))
+        return share(row), interval(row), f"twins {share(chance)}" if chance else "", shade
 
     clients = arm.summary["clients"]
     attackers = [c for c in clients if any(attacker == c for attacker, _ in found)]

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fedmem.errors import DataError
-from fedmem.metrics.summary import read_config, read_table, summarise
+from fedmem.metrics.summary import read_config, read_json, read_table, summarise
 from fedmem.report import heat, panels, phi, svg, view
 from fedmem.report.utility import compare, utility
 from fedmem.report.view import Arm, Table
@@ -222,9 +222,25 @@ def time_tables(arms: Sequence[Arm]) -> list[Table]:
 
 
 def versions(arms: Sequence[Arm]) -> Table | None:
-    """The manifests, flattened."""
-    flat = [dict(view.flat(arm.summary["manifest"])) for arm in arms if arm.summary["manifest"]]
-    keys = list(dict.fromkeys(key for manifest in flat for key in manifest))
-    names = [arm.name for arm in arms if arm.summary["manifest"]]
-    rows = [[key, *(manifest.get(key, "–") for manifest in flat)] for key in keys]
-    return Table("Manifest", ["", *names], rows) if rows else None
+    """The manifests, flattened; runs without one are left out."""
+    flat = {arm.name: dict(view.flat(found)) for arm in arms if (found := manifest(arm.path))}
+    keys = list(dict.fromkeys(key for found in flat.values() for key in found))
+    rows = [[key, *(found.get(key, "–") for found in flat.values())] for key in keys]
+    return Table("Manifest", ["", *flat], rows) if rows else None
+
+
+def manifest(run_dir: Path) -> dict[str, Any]:
+    """What manifest.json says by now, less what is still to come; empty if there is none.
+
+    A run's page is written just before its manifest is finished: "running" would be out of date
+    at once.
+    """
+    path = run_dir / "manifest.json"
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise DataError(f"{path} must hold an object")
+    return {
+        key: value
+        for key, value in found.items()
+        if value is not None and (key, value) != ("status", "running")
+    }

@@ -93,7 +93,7 @@ def by_round(arms: Sequence[Arm]) -> Panel:
         rows = [
             [
                 *(arm.name, round_name(row["round"]), level(row["copies"]), str(row["notes"])),
-                *(f"{number(row['nll'])} ({_span(row)})"),
+                f"{number(row['nll'])} ({_span(row)})",
             ]
             for arm in arms
             for row in arm.summary["loss"]
@@ -191,7 +191,7 @@ def by_prefix(arms: Sequence[Arm]) -> Panel:
         for row in arm.rows("leakage", round=arm.summary["last_round"], **same)
         if row["prefix"] is not None
     ]
-    places = [str(prefix) if prefix else "all" for prefix in lengths]
+    places = [str(prefix) for prefix in lengths]
     chars = [_mean_chars([row for _, row in last if row["prefix"] == p]) for p in lengths]
     lines = {}
     for attack, heading in (("exact", "Exact"), ("approximate", "Near-exact")):
@@ -219,7 +219,7 @@ def by_prefix(arms: Sequence[Arm]) -> Panel:
         panel.figures.append(Figure(f"{heading} continuation", said, plot))
     table = [
         [
-            *(arm.name, level(row["copies"]), ATTACKS[row["attack"]], str(row["prefix"] or "all")),
+            *(arm.name, level(row["copies"]), ATTACKS[row["attack"]], str(row["prefix"])),
             *(number(row["prefix_tokens"], 1), number(row["prefix_chars"], 1)),
             *(share(row), rate(row)),
         ]
@@ -238,5 +238,4 @@ def _mean_chars(rows: Rows) -> str:
 
 
 def _lengths(arms: Sequence[Arm]) -> list[int]:
-    found = {row["prefix"] for arm in arms for row in arm.summary["leakage"]} - {None}
-    return sorted(found, key=lambda prefix: prefix or 10**9)
+    return sorted({row["prefix"] for arm in arms for row in arm.summary["leakage"]} - {None})

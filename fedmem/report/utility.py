@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from fedmem.metrics.headline import percent, signed, times
-from fedmem.metrics.intervals import newcombe
+from fedmem.metrics.headline import percent
 from fedmem.report import svg
-from fedmem.report.view import Arm, Figure, Panel, Table, full, number
+from fedmem.report.view import Arm, Figure, Panel, Table, number
 
 MEASURES = {"accuracy": ("accuracy", "low", "high"), "nll": ("nll", "nll_low", "nll_high")}
 SAID = {"accuracy": "Accuracy", "nll": "Loss of the answers"}
+DIFFER = "differ: the intervals lie apart"
 
 
 def utility(arms: Sequence[Arm]) -> Panel:
@@ -86,26 +86,38 @@ def _figure(row: dict[str, Any], measure: str) -> str:
 
 
 def compare(arms: Sequence[Arm]) -> tuple[list[str], Table | None]:
-    """What the arms' utility in the last round allows to be said; nothing for a single arm."""
+    """Where the arms' utility in the last round is known to differ; nothing for a single arm.
+
+    Intervals apart mean that they differ. Overlap proves nothing, least of all equal utility, and
+    one run an arm cannot: so no arm's leakage is set against another's.
+    """
     if len(arms) < 2:
         return [], None
     rows, said = [], []
     for a, b in combinations(arms, 2):
-        apart, shared = [], 0
+        apart: list[str] = []
+        unknown: list[str] = []
         for task, measure, ours, theirs in _shared(a, b):
-            low, high = MEASURES[measure][1:]
-            known = None not in (ours.get(low), theirs.get(low))
-            overlap = known and ours[low] <= theirs[high] and theirs[low] <= ours[high]
-            shared += 1
-            if not overlap:
-                apart.append(f"{task} ({SAID[measure].lower()})")
-            verdict = "overlap" if overlap else "apart" if known else "no interval"
-            pair = f"{a.name} / {b.name}"
+            verdict = _verdict(measure, ours, theirs)
+            (apart if verdict == DIFFER else unknown).append(f"{task} ({SAID[measure].lower()})")
             figures = [_figure(ours, measure), _figure(theirs, measure)]
-            rows.append([pair, task, SAID[measure], *figures, verdict])
-        said.append(_verdict(a, b, apart, shared))
-    head = ["runs", "task", "measure", "first", "second", "intervals"]
-    return said, Table("Utility of the arms after their last round", head, rows)
+            rows.append([f"{a.name} / {b.name}", task, SAID[measure], *figures, verdict])
+        parts = [f"they differ in utility on {', '.join(apart)}"] if apart else []
+        parts += [f"cannot tell on {', '.join(unknown)}"] if unknown else []
+        found = "; ".join(parts) or "no task was measured alike in both"
+        said.append(f"{a.name} against {b.name}: {found}.")
+    head = ["runs", "task", "measure", "first", "second", "do they differ?"]
+    return said, Table("Utility of the arms after their last round (95 % intervals)", head, rows)
+
+
+def _verdict(measure: str, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Whether two rows' intervals lie apart."""
+    low, high = MEASURES[measure][1:]
+    if ours.get(low) is None or theirs.get(low) is None:
+        return "cannot tell: no interval"
+    if ours[low] > theirs[high] or theirs[low] > ours[high]:
+        return DIFFER
+    return "cannot tell: overlap is no proof of equal utility"
 
 
 def _shared(a: Arm, b: Arm) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
@@ -125,29 +137,3 @@ def _shared(a: Arm, b: Arm) -> list[tuple[str, str, dict[str, Any], dict[str, An
         for measure in MEASURES
         if ours[task].get(measure) is not None and theirs[task].get(measure) is not None
     ]
-
-
-def _verdict(a: Arm, b: Arm, apart: list[str], shared: int) -> str:
-    both = f"{a.name} against {b.name}"
-    if not shared:
-        return f"{both}: cannot tell. No task was measured alike in both, so utility is unknown."
-    if apart:
-        return (
-            f"{both}: cannot tell. The two differ in utility on {', '.join(apart)}: the intervals "
-            "do not overlap, so a difference in leakage may only mean that one learned more."
-        )
-    text = f"{both}: the utility intervals overlap on every task, which does not prove them equal."
-    ours, theirs = a.summary["primary"], b.summary["primary"]
-    if not ours or not theirs:
-        return f"{text} There is no leakage figure to compare."
-    same = all(ours[key] == theirs[key] for key in ("attack", "copies", "n"))
-    if not same:
-        return f"{text} Their notes differ, so leakage is not compared."
-    gap = newcombe(ours["k"], ours["n"], theirs["k"], theirs["n"])
-    point, low, high = (signed(100 * side) for side in (gap.point, gap.low, gap.high))
-    clear = "clear of zero" if gap.low > 0 or gap.high < 0 else "not clear of zero"
-    counts = f"{full(ours)} against {full(theirs)} of {times(ours['copies'])}"
-    return (
-        f"{text} From one seed each: {counts}; "
-        f"difference {point} points (95 % interval {low} to {high}), {clear}."
-    )

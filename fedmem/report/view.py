@@ -57,11 +57,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Heat:
-    """Attacker (row) x victim (column): cells hold (text, small text, shade 0 to 5)."""
+    """Attacker (row) x victim (column): cells hold (text, interval, twins or "", shade 0 to 5)."""
 
     caption: str
     victims: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[str, str, int] | None]]]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, str, int] | None]]]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -62,7 +63,8 @@ def train_local(
     optimizer = make_optimizer(config, model, lr)
     parameters = [p for p in model.parameters() if p.requires_grad]
     seed = f"{config.seed}/{shard.client}/{round_}"
-    torch.manual_seed(int.from_bytes(seed.encode(), "big") % 2**63)
+    digest = blake2b(seed.encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "big") >> 1)
     count = None if config.rounds.local_steps else config.rounds.local_epochs or 1
     lengths = [len(example.ids) for example in shard.examples]
     batches = epochs(lengths, t.batch_size, seed, count)

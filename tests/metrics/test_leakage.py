@@ -70,7 +70,7 @@ def test_notes_written_once_and_twins_stand_apart(shares):
 
 def test_prefix_lengths_with_characters(shares):
     same = {"round": 5, "copies": 10, "attack": "exact", "attacker": "*"}
-    found = [one(shares, prefix=prefix, **same) for prefix in (10, 50, 0)]
+    found = [one(shares, prefix=prefix, **same) for prefix in (10, 50, 100)]
     assert [row["k"] for row in found] == [0, 0, 4]
     assert [row["prefix_tokens"] for row in found] == [10, 50, 100]
     assert [row["prefix_chars"] for row in found] == [23, 115, 230]
@@ -97,7 +97,8 @@ def test_own_prefix_by_client_and_together(shares):
         "west": (2, 11),
     }
     assert one(shares, attacker="any", **same)["k"] == 3
-    assert found["north"]["twins"]["n"] == 32
+    # A twin is not tried by its would-be owner: north's 11 of 32 do not count.
+    assert found["north"]["twins"]["n"] == 21
 
 
 def test_values_and_categories(loaded):
@@ -150,6 +151,11 @@ def test_attacker_by_victim(loaded):
     own = {**same, "knowledge": "own_prefix", "attacker": "north"}
     assert (one(rows, victim="south", **own)["k"], one(rows, victim="west", **own)["k"]) == (1, 1)
     assert excluded == []
+    # The victim's would-be twins are the level of chance: twin 0, north's, gives back its AGE.
+    chance = {**same, "copies": 0}
+    for attacker, victim, k, n in (("south", "north", 1, 11), ("north", "west", 0, 10)):
+        row = one(rows, attacker=attacker, victim=victim, **chance)
+        assert (row["k"], row["n"]) == (k, n)
 
 
 def test_an_absent_client_attacks_nothing(loaded):
@@ -180,6 +186,9 @@ def test_pairs_that_do_not_count(loaded):
         "north": {"holds a copy": 1},
         "west": {"another client holds a copy": 1, "same patient": 1},
     }
+    twin = owned["twin-00"]
+    assert eligible("north", twin, owned) == "would have held a copy"
+    assert eligible("south", twin, owned) is None
     notes, _ = admitted("west", "south", changed)
     assert len(notes[10]) == 3 and len(notes[1]) == 4
 

@@ -23,8 +23,9 @@ def test_headline(run):
         "That is clear of the twins' level (difference +41 points, 95 % interval +16 to +64).",
         "With only the beginnings of its own notes, the most successful client (north) found PHI"
         " from 2 of 10 others' notes written 10 times (20 %, 95 % interval 6–51 %) after round 5,"
-        " against 0 of 32 twin notes never injected (0 %, 0–11 %).",
-        "That is clear of the twins' level (difference +20 points, 95 % interval +2 to +51).",
+        " against 0 of 21 twin notes never injected (0 %, 0–15 %).",
+        "That is not clear of the twins' level (difference +20 points, 95 % interval −1 to +51):"
+        " no leak is shown.",
     ]
 
 
@@ -100,8 +101,9 @@ def test_redacted(tmp_path):
 
 def test_manifest_may_come_later(tmp_path):
     run = write_run(tmp_path / "run")
+    before = summarise(run)
     (run / "manifest.json").unlink()
-    assert summarise(run)["manifest"] == {}
+    assert summarise(run) == before and "manifest" not in before
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The page: complete, well formed, escaped, nothing fetched; and looked at in a browser."""
 
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fakerun import Truth, scores, write_run, write_scores
 
@@ -123,7 +126,7 @@ def test_the_answer_stands_first(pages):
     said = " ".join("".join(page.text).replace("\u00a0", " ").split())
     answer = said.index("gave back PHI from 7 of 16 notes written 10 times (44 %")
     assert answer < said.index("How to read this") < said.index("Leakage, round by round")
-    assert "The arms may differ" not in said
+    assert "One run an arm" not in said and "in the run's summary.json" in said
     # The figures stand as text too, not only as shapes.
     assert "7 of 16, 44 % (23–67 %)" in said and "1 of 32, 3 % (1–16 %)" in said
 
@@ -145,18 +148,67 @@ def test_a_redacted_run_shows_no_text(pages):
 def test_arms_side_by_side(pages):
     text, page = read(pages, "two")
     said = " ".join("".join(page.text).split())
-    assert "nothing is claimed of one against another unless their utility matches" in said
-    assert "full against lora: cannot tell. The two differ in utility on mcq (accuracy)" in said
+    assert "nothing is claimed of one arm's leakage against another's" in said
+    assert "full against lora: they differ in utility on mcq (accuracy); cannot tell on" in said
+    assert "in each run's summary.json" in said
     assert "Where the configs differ" in said and "model.method" in said
     assert 'class="line c0 main"' in text and 'class="line c1 main"' in text
 
 
-def test_arms_of_like_utility_are_compared_with_an_interval(runs, tmp_path):
+def test_arms_of_like_utility_are_not_compared_in_leakage(runs, tmp_path):
     text = write_report([runs["full"], runs["same"]], tmp_path / "a.html").read_text()
     said = " ".join("".join(Page(text).text).replace("\u00a0", " ").split())
-    assert "overlap on every task, which does not prove them equal." in said
-    assert "7 of 16, 44 % (23–67 %) against 1 of 16, 6 % (1–28 %)" in said
-    assert "difference +38 points (95 % interval +7 to +61), clear of zero" in said
+    assert "full against same: cannot tell on flashcards (loss of the answers), mcq" in said
+    assert "cannot tell: overlap is no proof of equal utility" in said
+    assert "7 of 16, 44 % (23–67 %) against" not in said and "clear of zero" not in said
+
+
+@pytest.mark.parametrize("name", ["one", "two", "redacted"])
+def test_rows_are_as_wide_as_their_head(pages, name):
+    text, _ = read(pages, name)
+    assert "<caption>Mean loss of the notes" in text
+    check_widths(text)
+
+
+def check_widths(text):
+    tables = re.findall(r"<table.*?</table>", text, re.S)
+    assert len(tables) > 10
+    for table in tables:
+        widths = [
+            sum(int((re.findall(r'colspan="(\d+)"', cell) or [1])[0]) for cell in cells)
+            for row in re.findall(r"<tr.*?</tr>", table, re.S)
+            if (cells := re.findall(r"<(?:th|td)\b[^>]*>", row))
+        ]
+        assert len(set(widths)) == 1, table[:300]
+
+
+def test_pairs_show_the_twins(pages):
+    text, _ = read(pages, "one")
+    assert "<small>twins 1 of 11</small>" in text and "<small>twins 0 of 10</small>" in text
+
+
+def test_notes_left_out_of_a_pair(tmp_path):
+    run = write_run(tmp_path / "run")
+    table = pq.read_table(run / "canaries.parquet").to_pylist()
+    table[0]["owners"] = ["north", "south"]
+    pq.write_table(pa.Table.from_pylist(table), run / "canaries.parquet")
+    text = write_report([run], tmp_path / "a.html").read_text()
+    assert "<caption>Notes left out of a pair" in text
+    check_widths(text)
+
+
+def test_a_manifest_still_running_says_nothing_of_it(tmp_path):
+    run = write_run(tmp_path / "run")
+    manifest = {"status": "running", "finished": None, "versions": {"torch": "2.9.0"}}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    text = write_report([run], tmp_path / "a.html").read_text()
+    assert "versions.torch" in text and "running" not in text
+    (run / "manifest.json").unlink()
+    text = write_report([run], tmp_path / "a.html").read_text()
+    assert Page(text).problems == [] and "Versions, seeds" not in text
+    (run / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match="must hold an object"):
+        write_report([run], tmp_path / "a.html")
 
 
 def test_same_runs_same_bytes(runs, pages, tmp_path):

@@ -3,7 +3,9 @@
 Held-out questions are about diseases that no training question asks about, in phrasings that no
 training question uses: the base knows the facts, fine-tuning teaches the form, and utility
 measures what carries over. In the closed questions the context decides the answer, so they
-measure a skill, not a fact; its numbers and findings are invented and say so ("a trial").
+measure a skill, not a fact; its numbers and findings are invented and say so ("a trial"). There
+the disease, the opening and the question are new, the finding's own wording is not: what is
+measured is reading a known verdict off a new case.
 """
 
 from __future__ import annotations
