@@ -23,7 +23,7 @@ from fedmem.attacks.scoring import TokenScores, score_batch
 from fedmem.config import Attack
 from fedmem.data.records import Canary
 
-TOKENS_A_BATCH = 4096  # few large batches: each is decoded token by token
+TOKENS_A_BATCH = 8192  # few large batches: each is decoded token by token
 
 
 @dataclass(frozen=True)
