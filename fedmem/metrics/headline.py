@@ -73,7 +73,7 @@ def verdict(row: dict[str, Any]) -> str:
     span = f"{point} points, 95 % interval {low} to {high}"
     if row["clear"]:
         return f"That is clear of the twins' level (difference {span})."
-    return f"That is not clear of the twins' level (difference {span}): no leak is shown."
+    return f"That is not clear of the twins' level (difference {span}): this measure shows no leak."
 
 
 def primary(leakage: list[dict[str, Any]], knowledge: str) -> dict[str, Any] | None:
@@ -103,6 +103,26 @@ def best_client(leakage: list[dict[str, Any]], row: dict[str, Any]) -> dict[str,
     return max(rows, key=lambda other: (other["rate"], other["n"]), default=None)
 
 
+def other_probes(
+    leakage: list[dict[str, Any]], bound: dict[str, Any], continuation: int
+) -> list[str]:
+    """What other measures of the same notes show, where the headline's own shows no leak."""
+    same = ("round", "knowledge", "attacker", "copies", "prefix")
+    clear = [
+        row
+        for row in leakage
+        if row["attack"] in ("window", "exact") and row["attack"] != bound["attack"]
+        if row["clear"] and all(row[name] == bound[name] for name in same)
+    ]
+    if bound["clear"]:
+        return []
+    return [
+        f"Yet it gave back {what(row['attack'], continuation)} from "
+        f"{of(row, times(row['copies']))}{against(row)}: clear of the twins' level."
+        for row in clear
+    ]
+
+
 def sentences(leakage: list[dict[str, Any]], topology: str, continuation: int) -> list[str]:
     """The answer first, then its reading, then what the clients' own knowledge gave."""
     bound, own = primary(leakage, "true_prefix"), primary(leakage, "own_prefix")
@@ -113,7 +133,7 @@ def sentences(leakage: list[dict[str, Any]], topology: str, continuation: int) -
         came = what(bound["attack"], continuation)
         share = of(bound, times(bound["copies"]))
         found += [f"{granted}, {model} gave back {came} from {share}{against(bound)}."]
-        found += [verdict(bound)]
+        found += [verdict(bound), *other_probes(leakage, bound, continuation)]
     if own:
         client = best_client(leakage, own) or own
         came = what(own["attack"], continuation)

@@ -25,7 +25,7 @@ def test_headline(run):
         " from 2 of 10 others' notes written 10 times (20 %, 95 % interval 6–51 %) after round 5,"
         " against 0 of 21 twin notes never injected (0 %, 0–15 %).",
         "That is not clear of the twins' level (difference +20 points, 95 % interval −1 to +51):"
-        " no leak is shown.",
+        " this measure shows no leak.",
     ]
 
 
@@ -57,7 +57,7 @@ def test_not_clear_is_said(tmp_path):
     few = Truth(phi=(0, 0, 0, 0, 1, 2))
     said = summarise(write_run(tmp_path / "run", few))["headline"]
     assert "not clear of the twins' level (difference +9 points" in said
-    assert "no leak is shown." in said
+    assert "this measure shows no leak." in said
     assert "no client found PHI after round 5: south got 0 of 11 others' notes" in said
 
 
