@@ -38,3 +38,4 @@ def set_arrays(model: Any, arrays: Arrays) -> None:
 def save(model: Any, folder: Path) -> None:
     """The trained part in the format of its library: a PEFT adapter, or a whole checkpoint."""
     model.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty template of a model card
