@@ -118,8 +118,10 @@ def _phi(tags: Any, text: str) -> tuple[PhiSpan, ...]:
                 f"phi [{start}, {end}) is not inside the note's {len(text)} characters"
             )
         if type_ not in CATEGORIES.get(category, ()):
-            raise ValueError(f"phi [{start}, {end}): category and type must be of i2b2/n2c2 2014, in capitals, "
-                "like NAME and PATIENT (README lists them)")
+            raise ValueError(
+                f"phi [{start}, {end}): category and type must be of i2b2/n2c2 2014, in capitals, "
+                "like NAME and PATIENT (README lists them)"
+            )
         if not text[start:end].strip():
             raise ValueError(f"phi [{start}, {end}) tags white space")
         # files that carry the tagged text too can be checked against the offsets
