@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import rounds_done
+from tiny import listen_to_ctrl_c, rounds_done
 
 from fedmem.arms import at_once, environment, run_arms
 from fedmem.config import Config
@@ -105,6 +105,7 @@ def test_ctrl_c_stops_all_arms_and_says_what_is_kept(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_ctrl_c,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     for _ in range(900):

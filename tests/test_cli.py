@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import rounds_done
+from tiny import listen_to_ctrl_c, rounds_done
 from typer.testing import CliRunner
 
 from fedmem.cli import app, error_line
@@ -178,6 +178,7 @@ def test_a_run_that_is_interrupted_says_what_is_kept(small: Path, tmp_path: Path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_ctrl_c,
         env=ENV,
     )
     for _ in range(600):

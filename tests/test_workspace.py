@@ -92,14 +92,13 @@ def test_an_update_with_nan_is_not_reached_in_silence(workspace: Workspace) -> N
 
 
 def test_the_curious_turn_is_graded_on_others_notes_only(workspace: Workspace) -> None:
-    owned = {c.id: set(c.owners) for c in workspace.data.canaries if not c.twin}
-    twins = {c.id for c in workspace.data.canaries if c.twin}
+    owned = {c.id: set(c.owners) for c in workspace.data.canaries}  # a twin's would-be owner too
     for client in workspace.clients:
         rows = from_bytes(workspace.observe(client, 1, workspace.initial_arrays())).to_pylist()
         assert {row["attacker"] for row in rows} == {client}
         assert {row["knowledge"] for row in rows} == {"own_prefix"}
         others = {name for name, owners in owned.items() if client not in owners}
-        assert {row["canary"] for row in rows} == others | twins
+        assert {row["canary"] for row in rows} == others
     assert workspace.observe("a", 1, workspace.initial_arrays()) == workspace.observe(
         "a", 1, workspace.initial_arrays()
     )

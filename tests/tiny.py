@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def rounds_done(files: Iterable[Path]) -> int:
     """Lines in these metrics.jsonl, round 0 counted: what a test waits for before it interrupts."""
     return sum(file.read_text(encoding="utf-8").count("\n") for file in files)
+
+
+def listen_to_ctrl_c() -> None:
+    """For a child process: a shell's background job starts with SIGINT ignored, and so would it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def save_base(folder: Path, seed: int = 0) -> Path:

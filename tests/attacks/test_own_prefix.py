@@ -78,12 +78,12 @@ def test_nobody_is_graded_on_what_it_holds_or_on_a_patient_it_knows(memorised: M
         return {row["canary"] for row in grade(["x"], view_of(memorised, client, *own), canaries)}
 
     assert graded("b", other) == {known.id, twin.id}
-    assert graded("a", known, same_patient) == {twin.id}  # of `other`'s patient it holds a note
+    assert graded("a", known, same_patient) == set()  # of `other`'s patient it holds a note
     assert graded("c") == {known.id, twin.id, other.id, same_patient.id}
     shared = replace(known, owners={"a": 2, "b": 1})
     assert not grade(["x"], view_of(memorised, "b", shared), [shared])
-    # a twin was never written anywhere: its would-be owner is an outsider like all others
-    assert graded("a", known) == {twin.id, other.id}
+    # a twin is treated as the canary it could have been: its would-be owner does not try it
+    assert graded("a", known) == {other.id}
 
 
 def test_only_first_mentions_are_graded(memorised: Memorised) -> None:
