@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,8 @@ from fedmem.errors import ConfigError, DataError, FedmemError
 
 QUIET = {  # nothing is sent anywhere, and libraries do not talk between our lines
     "FLWR_TELEMETRY_ENABLED": "0",
-    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -98,7 +100,13 @@ def _root(
 
 
 @app.command(epilog="Example:  fedmem run configs/quickstart.yaml rounds.count=3 training.lr=1e-3")
-def run(config: ConfigArgument, changes: Overrides = None) -> None:
+def run(
+    config: ConfigArgument,
+    changes: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest stopped run of this config.")
+    ] = False,
+) -> None:
     """Simulate a config: train, attack, measure, write a report.
 
     CONFIG is a YAML file, or the name of a config that comes along, such as `quickstart`.
@@ -111,16 +119,44 @@ def run(config: ConfigArgument, changes: Overrides = None) -> None:
 
     loaded = load_config(config, changes or [])
     with shown() as progress:
-        done = fedmem.run(loaded, progress)
+        done = fedmem.run(loaded, progress, resume)
     typer.echo(f"run:    {done.path}\nreport: {done.report}")
+
+
+@app.command(epilog="Example:  fedmem sweep my.yaml 'sweep.seed=[0, 1, 2]' arms={}")
+def sweep(
+    config: ConfigArgument,
+    changes: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest stopped sweep of this config.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once [default: by cores; 1 on a GPU]")
+    ] = None,
+) -> None:
+    """Run a grid: every combination of the values in the config's `sweep`, in every arm.
+
+    CONFIG and KEY=VALUE as for `fedmem run`; `sweep: {training.lr: [1e-3, 3e-3], seed: [0, 1]}`
+    makes four runs. They share one directory, with the index of all in its index.csv.
+    """
+    from fedmem.loading import load_config
+    from fedmem.progress import shown
+    from fedmem.sweep import run_sweep
+
+    loaded = load_config(config, changes or [])
+    with shown(whole=loaded.name) as progress:
+        done = run_sweep(loaded, progress, resume, jobs)
+    typer.echo(f"sweep:  {done.path}\nindex:  {done.index}")
+    if done.report:
+        typer.echo(f"report: {done.report}")
 
 
 @app.command(hidden=True)
 def arm(config: Path) -> None:
-    """One arm, started by `fedmem run`: progress as JSON lines, stops when its starter ends."""
-    from fedmem.arms import run_arm
+    """One of several runs, started by `fedmem run` or `sweep`: tells its progress as JSON lines."""
+    from fedmem.group import run_member
 
-    run_arm(config)
+    run_member(config)
 
 
 @app.command(epilog="Example:  fedmem report runs/A runs/B --out compare.html")
@@ -146,16 +182,121 @@ def report(
     typer.echo(f"report: {page}")
 
 
+@app.command(
+    epilog="Example:  fedmem attack my-adapter --canaries notes.jsonl attack.continuation=30"
+)
+def attack(
+    what: Annotated[str, typer.Argument(metavar="RUN|MODEL", hidden=True)],
+    changes: Overrides = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="Notes to look for: id, text, copies, patient, phi.")
+    ] = None,
+    round_: Annotated[
+        int | None, typer.Option("--round", help="Of a run, only the model after this round.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New directory to write [default: attacks/<time>-<name>]")
+    ] = None,
+) -> None:
+    """Try whether models that are trained already give notes back.
+
+    RUN is a finished run's directory: its saved models, with its own canaries or those of a file.
+    MODEL is a PEFT adapter's folder, a checkpoint's folder, `bundled`, or a hub name with
+    model.revision=HASH. A note's `copies` says how often it was in the training data, 0 for a twin
+    that never was. KEY=VALUE changes attack.*, engine.*, training.max_length; of a MODEL also
+    model.*.
+    """
+    from fedmem.attacks.printed import lines
+    from fedmem.attacks.standalone import attack as attack_one
+    from fedmem.progress import shown
+
+    with shown() as progress:
+        done = attack_one(what, canaries, out, round_, changes or [], progress)
+    for line in lines(done.summary):
+        typer.echo(line)
+    typer.echo(f"attack: {done.path}")
+
+
+@app.command(epilog="Example:  fedmem evaluate bundled --questions my.jsonl --adapter medmcqa")
+def evaluate(
+    what: Annotated[str, typer.Argument(metavar="RUN|MODEL", hidden=True)],
+    changes: Overrides = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="File of questions: .jsonl, .csv or .parquet.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Its columns: medmcqa, medqa, mmlu, pubmedqa, generic ...")
+    ] = None,
+    round_: Annotated[
+        int | None, typer.Option("--round", help="Of a run, only the model after this round.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write; the answers go beside it.")
+    ] = None,
+    harness: Annotated[
+        bool, typer.Option("--harness", help="Ask lm-evaluation-harness too (fedmem[eval]).")
+    ] = False,
+) -> None:
+    """Measure what models that are trained already are good for.
+
+    RUN and MODEL as for `fedmem attack`. A run is asked its own held-out questions, unless
+    --questions names others.
+    """
+    from fedmem.evaluation import standalone
+    from fedmem.progress import shown
+
+    with shown() as progress:
+        done = standalone.evaluate(
+            what, questions, adapter, round_, out, harness, changes or [], progress
+        )
+    for line in standalone.lines(done):
+        typer.echo(line)
+
+
 @data_app.command(epilog="Example:  fedmem data preview real data.root=../my-records")
 def preview(config: ConfigArgument, changes: Overrides = None) -> None:
     """Show what each client will hold.
 
     Records, canaries, tokens, rows that were left out. CONFIG and KEY=VALUE as for `fedmem run`.
     """
-    from fedmem.loading import load_config
     from fedmem.preview import preview_lines
 
-    for line in preview_lines(load_config(config, changes or [])):
+    _tell(preview_lines, config, changes)
+
+
+@data_app.command(epilog="Example:  fedmem data build real data.root=../my-records")
+def build(config: ConfigArgument, changes: Overrides = None) -> None:
+    """Encode all records into the cache.
+
+    Runs of the same records read them from there: data.cache, or else FEDMEM_CACHE, or else
+    ~/.cache/fedmem. CONFIG and KEY=VALUE as for `fedmem run`.
+    """
+    from fedmem.preview import build_lines
+
+    _tell(build_lines, config, changes)
+
+
+def _tell(lines: Callable[..., Iterable[str]], config: str, changes: list[str] | None) -> None:
+    from fedmem.loading import load_config
+    from fedmem.progress import Event, shown
+
+    loaded = load_config(config, changes or [])
+    with shown() as progress:
+        told = list(lines(loaded, lambda text: progress(Event(loaded.name, text))))
+    for line in told:
+        typer.echo(line)
+
+
+@data_app.command(epilog="Example:  fedmem data check real data.root=../my-records")
+def check(config: ConfigArgument, changes: Overrides = None) -> None:
+    """Read every row of every source; name the bad ones.
+
+    Exits with 2 if there is any. No model is needed. CONFIG and KEY=VALUE as for `fedmem run`.
+    """
+    from fedmem.data.check import check_lines
+    from fedmem.loading import load_config
+
+    for line in check_lines(load_config(config, changes or [])):
         typer.echo(line)
 
 

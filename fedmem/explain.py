@@ -10,9 +10,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmem.config import NAME, Config, Section
+from fedmem.config import COMMIT, HUB_NAME, NAME, Config, Section
 
 Location = tuple[str | int, ...]
+NOTES_ONLY = ("notes", "i2b2_xml")  # adapters and kinds of data.canaries.source alone
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
@@ -42,7 +43,7 @@ def explain(error: ValidationError, tree: object) -> tuple[Location, str]:
     if not text.startswith(("unknown", "missing", "kind")) and first["type"] != "value_error":
         text += f", not {_short(first['input'])}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
-            text += did_you_mean(first["input"], re.findall(r"'([^']*)'", texts[0]))
+            text += did_you_mean(first["input"], _quoted(texts[0]))
     head = dotted(where) + _client(where, tree)
     joined = re.match(r"(\w+): ", text)
     if head and joined and joined[1] in _fields(first["loc"]):
@@ -74,13 +75,20 @@ def _text(detail: ErrorDetails, where: Location) -> str:
     if kind == "missing":
         return "missing, and it has no default"
     if kind == "union_tag_not_found":
-        return "kind is missing; allowed: 'jsonl', 'synthetic'"
+        kinds = [kind for model in _models(detail["loc"]) for kind in _kinds(model)]
+        return f"kind is missing; allowed: {_allowed(kinds, where)}"
     if kind == "union_tag_invalid":
-        tag, allowed = str(context["tag"]), str(context["expected_tags"])
-        close = did_you_mean(tag, re.findall(r"'([^']*)'", allowed))
-        return f"kind {_short(tag)} is not known; allowed: {allowed}{close}"
+        tag, kinds = str(context["tag"]), _quoted(str(context["expected_tags"]))
+        close = did_you_mean(tag, kinds)
+        return f"kind {_short(tag)} is not known; allowed: {_allowed(kinds, where)}{close}"
+    if kind == "literal_error" and where[-1] == "adapter":
+        return f"must be one of {_allowed(_quoted(str(context['expected'])), where)}"
     if kind == "string_pattern_mismatch" and context.get("pattern") == NAME:
         return "must be 1 to 40 letters, digits, `-` or `_`, a letter or digit first"
+    if kind == "string_pattern_mismatch" and context.get("pattern") == COMMIT:
+        return "must be a commit's hash, 40 hex digits (branches and tags move)"
+    if kind == "string_pattern_mismatch" and context.get("pattern") == HUB_NAME:
+        return "must be ORGANISATION/NAME as on the hub, such as qiaojin/PubMedQA"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         return "must be a mapping (key: value)"
     if kind == "too_short":
@@ -91,6 +99,16 @@ def _text(detail: ErrorDetails, where: Location) -> str:
     for long in ("Input should be ", "String should be ", "List should be "):
         message = message.replace(long, "must be ")
     return message[0].lower() + message[1:]
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
+
+
+def _allowed(words: Iterable[str], where: Location) -> str:
+    """The words in quotes, without those for notes in a client, where no notes may stand."""
+    client = where[:2] == ("data", "clients")
+    return ", ".join(f"'{w}'" for w in words if not (client and w in NOTES_ONLY))
 
 
 def _suggest(key: str, allowed: dict[str, Any]) -> str:
@@ -114,6 +132,11 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
 
 def _fields(location: Sequence[str | int]) -> dict[str, Any]:
     """The keys that the schema knows at a location of pydantic's (union members chosen by kind)."""
+    return {n: field for model in _models(location) for n, field in model.model_fields.items()}
+
+
+def _models(location: Sequence[str | int]) -> list[type[Section]]:
+    """The sections that may stand at a location of pydantic's."""
     here: list[type[Section]] = [Config]
     for part in location:
         if isinstance(part, int):
@@ -123,7 +146,7 @@ def _fields(location: Sequence[str | int]) -> dict[str, Any]:
             here = [m for model in having for m in _sections(model.model_fields[part].annotation)]
         else:
             here = [m for m in here if "kind" in m.model_fields and part in _kinds(m)] or here
-    return {name: field for model in here for name, field in model.model_fields.items()}
+    return here
 
 
 def _kinds(model: type[Section]) -> tuple[Any, ...]:

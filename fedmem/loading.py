@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from fedmem.config import Config
 from fedmem.errors import ConfigError
 from fedmem.explain import Location, did_you_mean, dotted, explain
 
-# Set by fedmem itself for each arm.
-NOT_IN_ARMS = ("name", "output", "arms")
+# Set by fedmem itself for each arm and each point of a sweep.
+NOT_VARIED = ("name", "output", "arms", "sweep")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -42,7 +42,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             if n and parts[:n] == [str(part) for part in where[:n]] and (where, line) != fault:
                 origin = text
         raise ConfigError(f"{origin}: {line}") from None
-    arm_configs(config, str(file))
+    if config.sweep:
+        from fedmem.grid import points  # which builds on this module
+
+        points(config, str(file))
+    else:
+        arm_configs(config, str(file))
     return config
 
 
@@ -77,7 +82,7 @@ def packaged_configs() -> dict[str, Path]:
     folder = package / "configs"
     if not folder.is_dir():
         folder = package.parent / "configs"
-    files = sorted(folder.rglob("*.yaml"))
+    files = sorted(f for f in folder.rglob("*.yaml") if "cluster" not in f.parts)
     return {f.relative_to(folder).with_suffix("").as_posix(): f for f in files}
 
 
@@ -144,6 +149,10 @@ def _override(tree: dict[str, Any], text: str) -> list[str]:
     if parts[0] == "arms" and len(parts) > 2:
         _override_arm(tree, parts, parsed, text)
         return parts
+    if parts[0] == "sweep" and len(parts) > 1:
+        swept = tree["sweep"] = dict(tree.get("sweep") or {})
+        swept[dotted(parts[1:])] = parsed
+        return ["sweep", dotted(parts[1:])]
     return set_path(tree, parts, parsed, text)
 
 
@@ -240,25 +249,32 @@ def arm_configs(config: Config, origin: str = "config") -> dict[str, Config]:
     An arm's dotted keys set a value as on the command line, its nested mappings are merged.
     """
     configs = {}
+    tree = config.model_dump(mode="json")
     for arm, overrides in config.arms.items():
-        here = f"{origin}: arms.{arm}"
-        tree = config.model_dump(mode="json")
-        tree.update(name=f"{config.name}-{arm}", arms={})
-        for key, value in overrides.items():
-            parts = key.split(".")
-            if parts[0] in NOT_IN_ARMS:
-                raise ConfigError(f"{here}: `{parts[0]}` cannot differ between arms; remove it")
-            if not all(parts):
-                raise ConfigError(f"{here}: `{key}` is not a key")
-            if len(parts) > 1:
-                set_path(tree, parts, value, f"{here}.{key}")
-            else:
-                tree[key] = merge(tree.get(key), value, here, key)
-        try:
-            configs[arm] = Config.model_validate(tree)
-        except ValidationError as error:
-            raise ConfigError(f"{here}: {explain(error, tree)[1]}") from None
+        configs[arm] = vary(tree, f"{config.name}-{arm}", overrides, f"{origin}: arms.{arm}")
     return configs
+
+
+def vary(tree: Mapping[str, Any], name: str, overrides: Mapping[str, Any], here: str) -> Config:
+    """The config in `tree` under another name, with overrides laid over it.
+
+    Raises ConfigError beginning with `here`, and naming the key.
+    """
+    varied = {**tree, "name": name, "arms": {}, "sweep": {}}
+    for key, value in overrides.items():
+        parts = key.split(".")
+        if parts[0] in NOT_VARIED:
+            raise ConfigError(f"{here}: `{parts[0]}` cannot differ between runs; remove it")
+        if not all(parts):
+            raise ConfigError(f"{here}: `{key}` is not a key")
+        if len(parts) > 1:
+            set_path(varied, parts, value, f"{here}.{key}")
+        else:
+            varied[key] = merge(varied.get(key), value, here, key)
+    try:
+        return Config.model_validate(varied)
+    except ValidationError as error:
+        raise ConfigError(f"{here}: {explain(error, varied)[1]}") from None
 
 
 def dump_config(config: Config) -> str:
@@ -268,7 +284,14 @@ def dump_config(config: Config) -> str:
 
 
 def config_hash8(config: Config) -> str:
-    """Eight hex digits that name a config; where it is written to does not count."""
-    tree = config.model_dump(mode="json", exclude={"output"})
+    """Eight hex digits that name a config; what cannot change a result does not count.
+
+    So a stopped run can be taken up on another cluster, or with its output moved.
+    """
+    places = {"address", "actors", "retries", "timeout", "reply_timeout"}
+    tree = config.model_dump(
+        mode="json",
+        exclude={"output": True, "tracking": True, "data": {"cache"}, "engine": places},
+    )
     text = json.dumps(tree, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

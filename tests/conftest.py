@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 # A busy machine is no fault of an example: no time limit for each.
 settings.register_profile("fedmem", deadline=None, max_examples=60)
 settings.load_profile("fedmem")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Token ids are kept in a folder of the tests', in child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDMEM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 # `tiny` brings torch and transformers: imported only where a test asks for a model.

@@ -83,7 +83,7 @@ def test_override_with_a_mapping_replaces_the_whole_value(file: Path) -> None:
         ("rounds.topology=federatd", ["'federated', 'centralized'", "did you mean `federated`?"]),
         ("data.clients.1.lrr=2", ["data.clients.1.lrr (client 'b')", "did you mean `lr`?"]),
         ("data.clients.0.source.kind=jsnl", ["(client 'a')", "did you mean `jsonl`?"]),
-        ("data.clients.0.source={adapter: mcq}", ["kind is missing", "'jsonl', 'synthetic'"]),
+        ("data.clients.0.source={adapter: mcq}", ["kind is missing", "'hub', 'synthetic'"]),
         ("data.clients.0.source={kind: jsonl, adapter: generic}", ["source.path", "missing"]),
         ("data.clients=[]", ["data.clients", "at least 1"]),
         ("data.clients.1.name=a", ["data.clients: the name 'a' stands twice"]),
@@ -98,7 +98,7 @@ def test_override_with_a_mapping_replaces_the_whole_value(file: Path) -> None:
         ("=1", ["written key=value"]),
         ("arms.ful.seed=1", ["no arm `ful`", "did you mean `full`?"]),
         ("arms.full.training.lrr=1", ["arms.full", "training.lrr", "did you mean `lr`?"]),
-        ("arms.full.name=x", ["arms.full", "`name` cannot differ"]),
+        ("arms.full.name=x", ["arms.full", "`name` cannot vary"]),
     ],
 )
 def test_a_bad_override_is_refused_in_one_clear_line(

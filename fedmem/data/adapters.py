@@ -6,20 +6,32 @@ with the row; `read_records` puts file and line before it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from fedmem.config import JsonlSource
+from fedmem.config import StoredSource
 from fedmem.data import prompts, sources
+from fedmem.data.ids import SeenIds
 from fedmem.data.phi import CATEGORIES
 from fedmem.data.records import Note, PhiSpan, QARecord
-from fedmem.data.sources import OnBadRow, Row
+from fedmem.data.rows import Cell, Row
+from fedmem.errors import DataError
 
-Adapter = Callable[[Row, int, JsonlSource], QARecord | Note]
+Adapter = Callable[[Row, str, StoredSource], QARecord | Note]
+OnBadRow = Literal["error", "skip"]
+
+
+class Fault(NamedTuple):
+    """What is wrong with a row, by the name under which it is counted; `id` where it is the id."""
+
+    kind: Literal["bad_rows", "duplicate_ids"]
+    text: str
+    id: str | None = None
 
 
 def _column(row: Row, name: str) -> Any:
@@ -30,6 +42,11 @@ def _column(row: Row, name: str) -> Any:
 
 
 def _checked(value: Any, name: str, kind: type) -> Any:
+    if isinstance(value, Cell) and kind is not str:
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{name!r} must be {kind.__name__}, as JSON in its cell") from None
     # bool is an int to Python, and never what a column of numbers means
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         found = "null" if value is None else type(value).__name__
@@ -38,7 +55,7 @@ def _checked(value: Any, name: str, kind: type) -> Any:
 
 
 def _raw_text(value: Any, name: str) -> str:
-    text: str = _checked(value, name, str)
+    text = str(_checked(value, name, str))
     if not text.strip():
         raise ValueError(f"{name!r} is empty")
     try:
@@ -52,27 +69,55 @@ def _text(row: Row, name: str) -> str:
     return _raw_text(_column(row, name), name).strip()
 
 
-def _id(row: Row, line: int, source: JsonlSource, *names: str) -> str:
-    """The id column that the source names, else the first of `names` there is, else the line."""
-    name = source.id or next((name for name in names if name in row), None)
-    if name is None:
-        return f"line-{line}"
+def _key(row: Row, name: str) -> str:
+    """The text of a column that identifies: text, or a whole number."""
     value = _column(row, name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _raw_text(value, name).strip()
 
 
-def medmcqa(row: Row, line: int, source: JsonlSource) -> QARecord:
+def _id(row: Row, default: str, source: StoredSource, *names: str) -> str:
+    """The id column that the source names, else the first of `names` there is, else `default`."""
+    column = source.id or next((name for name in names if name in row), None)
+    return default if column is None else _key(row, column)
+
+
+def medmcqa(row: Row, name: str, source: StoredSource) -> QARecord:
     """openlifescienceai/medmcqa: opa..opd, and cop, the right one's index from 0."""
     correct = _checked(_column(row, "cop"), "cop", int)
     if not 0 <= correct <= 3:
         raise ValueError(f"'cop' must be 0 to 3, not {correct} (-1 marks unlabelled test rows)")
     options = [_text(row, f"op{letter}") for letter in "abcd"]
-    return prompts.mcq(_id(row, line, source, "id"), _text(row, "question"), options, correct)
+    return prompts.mcq(_id(row, name, source, "id"), _text(row, "question"), options, correct)
 
 
-def pubmedqa(row: Row, line: int, source: JsonlSource) -> QARecord:
+def medqa(row: Row, name: str, source: StoredSource) -> QARecord:
+    """GBaker/MedQA-USMLE-4-options: options by letter, answer_idx (a letter), answer (its text)."""
+    options = _checked(_column(row, "options"), "options", dict)
+    if sorted(options) != list(prompts.LETTERS):
+        raise ValueError("'options' must have the keys A, B, C and D, and no others")
+    letter = _text(row, "answer_idx")
+    if letter not in options:
+        raise ValueError("'answer_idx' must be A, B, C or D")
+    if row.get("answer") not in (None, options[letter]):
+        raise ValueError(f"'answer' is not the option {letter}, which 'answer_idx' names")
+    texts = [_text(options, key) for key in prompts.LETTERS]
+    correct = prompts.LETTERS.index(letter)
+    return prompts.mcq(_id(row, name, source, "id"), _text(row, "question"), texts, correct)
+
+
+def mmlu(row: Row, name: str, source: StoredSource) -> QARecord:
+    """cais/mmlu: choices, a list, and answer, the right one's index from 0."""
+    choices = _checked(_column(row, "choices"), "choices", list)
+    correct = _checked(_column(row, "answer"), "answer", int)
+    if not 0 <= correct <= 3:
+        raise ValueError(f"'answer' must be 0 to 3, not {correct}")
+    texts = [_raw_text(choice, "choices").strip() for choice in choices]
+    return prompts.mcq(_id(row, name, source, "id"), _text(row, "question"), texts, correct)
+
+
+def pubmedqa(row: Row, name: str, source: StoredSource) -> QARecord:
     """qiaojin/PubMedQA: context.contexts (joined by spaces), question, final_decision."""
     context = _checked(_column(row, "context"), "context", dict)
     parts = _checked(_column(context, "contexts"), "context.contexts", list)
@@ -81,12 +126,12 @@ def pubmedqa(row: Row, line: int, source: JsonlSource) -> QARecord:
     joined = " ".join(_raw_text(part, "context.contexts").strip() for part in parts)
     decision = _text(row, "final_decision")
     if decision not in prompts.DECISIONS:
-        raise ValueError(f"'final_decision' must be yes, no or maybe, not {decision!r}")
-    id = _id(row, line, source, "pubid", "id")
+        raise ValueError("'final_decision' must be yes, no or maybe")
+    id = _id(row, name, source, "pubid", "id")
     return prompts.closed(id, joined, _text(row, "question"), decision)
 
 
-def medical_meadow(row: Row, line: int, source: JsonlSource) -> QARecord:
+def medical_meadow(row: Row, name: str, source: StoredSource) -> QARecord:
     """medalpaca/medical_meadow_*: the question is `input`, or `instruction` where input is empty.
 
     The instruction is one fixed sentence in these sets, and the paper's form has no place for it.
@@ -94,17 +139,17 @@ def medical_meadow(row: Row, line: int, source: JsonlSource) -> QARecord:
     given = row.get("input")
     asked = given if given is not None and given != "" else _column(row, "instruction")
     question = _raw_text(asked, "input" if asked is given else "instruction").strip()
-    return prompts.open_question(_id(row, line, source, "id"), question, _text(row, "output"))
+    return prompts.open_question(_id(row, name, source, "id"), question, _text(row, "output"))
 
 
-def generic(row: Row, line: int, source: JsonlSource) -> QARecord:
+def generic(row: Row, name: str, source: StoredSource) -> QARecord:
     """Any two text columns, named in the source; the prompt is taken as it is written.
 
     Trailing white space of the prompt goes: the answer brings the one space between them.
     """
     prompt = _raw_text(_column(row, source.prompt), source.prompt).rstrip()
     answer = _text(row, source.completion)
-    return QARecord(_id(row, line, source, "id"), "generic", prompt, f" {answer}")
+    return QARecord(_id(row, name, source, "id"), "generic", prompt, f" {answer}")
 
 
 def _phi(tags: Any, text: str) -> tuple[PhiSpan, ...]:
@@ -136,22 +181,24 @@ def _phi(tags: Any, text: str) -> tuple[PhiSpan, ...]:
     return tuple(spans)
 
 
-def notes(row: Row, line: int, source: JsonlSource) -> Note:
+def notes(row: Row, name: str, source: StoredSource) -> Note:
     """Clinical notes: `text`; `patient` (else each note is its own); `phi`, a list of tags.
 
     The text is kept as it is, white space and all: offsets count its characters.
     """
     text = _raw_text(_column(row, "text"), "text")
-    id = _id(row, line, source, "id")
-    patient = row.get("patient")
-    if patient is not None:
-        patient = _id({"patient": patient}, line, source.model_copy(update={"id": "patient"}))
+    id = _id(row, name, source, "id")
+    column = source.patient or "patient"
+    named = source.patient is not None or row.get(column) is not None
     tags = row.get("phi")
-    return Note(id, patient or id, text, _phi(tags, text) if tags is not None else ())
+    phi = _phi(tags, text) if tags is not None else ()
+    return Note(id, _key(row, column) if named else id, text, phi)
 
 
 ADAPTERS: dict[str, Adapter] = {
     "medmcqa": medmcqa,
+    "medqa": medqa,
+    "mmlu": mmlu,
     "pubmedqa": pubmedqa,
     "medical_meadow": medical_meadow,
     "generic": generic,
@@ -159,13 +206,77 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
-def _convert(adapter: Adapter, source: JsonlSource, row: Row, line: int) -> QARecord | Note:
-    return adapter(row, line, source)
+def examine(
+    source: StoredSource, root: Path | None, column: str | None = None
+) -> Iterator[tuple[str, QARecord | Note | Fault]]:
+    """(place, record, or what is wrong there) for every row of a source, one at a time.
+
+    As `read_records`, but that a fault is told and not raised.
+    """
+    adapter = ADAPTERS[source.adapter]
+    seen = SeenIds()
+    for place, name, row in sources.read(source, root):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            record = adapter(row, name, source)
+            if isinstance(record, QARecord) and (source.patient or column):
+                record = replace(
+                    record,
+                    patient=_key(row, source.patient) if source.patient else None,
+                    group=_key(row, column) if column else None,
+                )
+        except ValueError as error:
+            yield place, Fault("bad_rows", str(error))
+            continue
+        if seen.add(record.id):
+            yield place, record
+        else:
+            yield place, Fault("duplicate_ids", "a row before it has the same id", record.id)
+
+
+def _with_first(source: StoredSource, root: Path | None, column: str | None, fault: Fault) -> str:
+    """The fault's text; of an id seen before, with the place where it stands first.
+
+    No places are kept while reading: they are looked for again, once, where reading ends.
+    """
+    if fault.id is not None:
+        for place, record in examine(source, root, column):
+            if not isinstance(record, Fault) and record.id == fault.id:
+                return f"{fault.text}, {place}"
+    return fault.text
 
 
 def read_records(
-    path: Path, source: JsonlSource, on_bad_row: OnBadRow, counts: Counter[str]
+    source: StoredSource,
+    root: Path | None,
+    on_bad_row: OnBadRow,
+    counts: Counter[str],
+    column: str | None = None,
 ) -> Iterator[QARecord | Note]:
-    """Records of a source's file at `path`, lazily; faults as in `sources.read`."""
-    convert = partial(_convert, ADAPTERS[source.adapter], source)
-    return sources.read(path, convert, on_bad_row, counts)
+    """Records of a source, one at a time; memory grows by about 11 bytes a row, for its id.
+
+    root: the folder that relative paths start at. `column` gives each QARecord its `group`, and
+    the source's `patient` its patient: text or whole numbers, neither missing nor empty. A bad row
+    or an id seen before is a DataError naming the file and its place there, or with `skip` is left
+    out and counted in `counts` under `bad_rows` and `duplicate_ids`. A source without any usable
+    row is a DataError always.
+    """
+    usable = skipped = 0
+    for place, record in examine(source, root, column):
+        if not isinstance(record, Fault):
+            usable += 1
+            yield record
+        elif on_bad_row == "error":
+            text = _with_first(source, root, column, record)
+            raise DataError(f"{place}: {text}; mend the row, or set data.on_bad_row=skip")
+        else:
+            skipped += record.kind == "bad_rows"
+            counts[record.kind] += 1
+    if not usable:
+        raise DataError(
+            f"{sources.name(source)}: no usable row, {skipped} skipped as bad; "
+            "check the source's `adapter`"
+            if skipped
+            else f"{sources.name(source)}: holds no rows"
+        )

@@ -6,24 +6,29 @@ same examples in the same order.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedmem.config import Config, JsonlSource
+import numpy as np
+
+from fedmem.config import Config, StoredSource
 from fedmem.data import canaries as planning
-from fedmem.data import partition, prompts
+from fedmem.data import corpus, partition, shards, tokens
 from fedmem.data.adapters import read_records
+from fedmem.data.cache import Cache, Say
 from fedmem.data.canaries import Drawn
-from fedmem.data.encoding import Coder, example, pack, question
-from fedmem.data.partition import Records, resolve
+from fedmem.data.corpus import Corpus
+from fedmem.data.encoding import Coder
+from fedmem.data.partition import Holding
 from fedmem.data.phi import fill
-from fedmem.data.records import Canary, EncodedQA, Example, Note, QARecord, Shard
-from fedmem.data.sources import sha256
+from fedmem.data.records import Canary, EncodedQA, Example, Examples, Note, Shard
+from fedmem.data.shards import Listed, Stored
+from fedmem.data.sources import fingerprint
 from fedmem.data.synthetic import notes as synthetic_notes
 from fedmem.data.synthetic.identity import SLOTS, identity
+from fedmem.data.tokens import Tokens
 from fedmem.data.windows import window
 from fedmem.errors import ConfigError, DataError
 
@@ -36,12 +41,14 @@ class Dataset:
 
     `shards` by client, in the config's order (centralized: the one shard `all`). `stats`:
     `clients` (counts by client), `canaries`, `heldout` (questions by task), `files` (SHA-256).
+    `encoded`: by client, whether its records were encoded now rather than found in the cache.
     """
 
     shards: dict[str, Shard]
     canaries: tuple[Canary, ...]
     heldout: tuple[EncodedQA, ...]
     stats: dict[str, dict[str, Any]]
+    encoded: dict[str, bool]
 
     @property
     def synthetic(self) -> bool:
@@ -49,103 +56,154 @@ class Dataset:
         return all(canary.synthetic for canary in self.canaries)
 
 
-def build(config: Config, tokenizer: Any) -> Dataset:
+def build(
+    config: Config, tokenizer: Any, only: str | None = None, say: Say = lambda text: None
+) -> Dataset:
     """Read, draw, encode and place everything that the config names.
 
-    Raises DataError naming file and line, note or client, and what to do; ConfigError for packing
-    with loss on answers only.
+    With `only`, a client's name, no source is read but its own and the canaries': other shards and
+    held-out questions are missing, the canaries are the same. Token ids of files are kept in
+    `data.cache` and mapped from there, so that memory grows by some 64 bytes a record. `say` is
+    told what takes longer than two seconds.
+
+    Raises DataError naming file and line, note or client, and what to do; ConfigError for settings
+    that cannot be had together.
     """
-    if config.training.packing and config.training.loss_on != "all":
-        raise ConfigError("training.packing: needs training.loss_on=all; a pack has many answers")
+    _check(config, only)
     coder = Coder(tokenizer)
-    records = partition.client_records(config)
-    stats = {name: _counts(one) for name, one in records.items()}
-    encoded = {
-        name: _examples(config, coder, one.train, name, stats[name])
-        for name, one in records.items()
-    }
-    heldout = _heldout(config, coder, records, stats)
-    canaries, canary_stats = _canaries(config, coder, records)
-    shards = {}
-    for name, examples in encoded.items():
-        copies = [
-            Example(canary.ids, canary=canary.id)
-            for canary in canaries
-            for _ in range(canary.owners.get(name, 0))
-        ]
-        shards[name] = _shard(name, examples + copies, config.seed)
-        stats[name]["canaries"] = len(shards[name].canaries)
+    cache = Cache(config.data.cache, say)
+    corpora = corpus.open_all(config, cache, only)
+    holdings = partition.divide(config, corpora)
+    if only is not None:
+        holdings = {only: holdings[only]}
+    stats = {name: _counts(holding) for name, holding in holdings.items()}
+    encoded = _encode(coder, cache, holdings)
+    heldout = _heldout(config, coder, holdings, encoded, stats)
+    canaries, canary_stats = _canaries(config, coder, holdings)
+    examples: dict[str, Examples] = {}
+    held: dict[str, set[str]] = {}
+    for name, holding in holdings.items():
+        own = [canary for canary in canaries if canary.owners.get(name, 0)]
+        copies = Listed([Example(c.ids, canary=c.id) for c in own for _ in range(c.owners[name])])
+        records = _examples(config, coder, encoded[name], name, holding, stats[name])
+        examples[name] = shards.mixed([records, copies], f"{config.seed}/shard/{name}")
+        held[name] = {canary.id for canary in own}
+        stats[name]["canaries"] = len(own)
         stats[name]["canary_copies"] = len(copies)
-        stats[name]["examples"] = len(shards[name].examples)
-        stats[name]["tokens"] = sum(len(item.ids) for item in shards[name].examples)
+        stats[name]["examples"] = len(examples[name])
+        stats[name]["tokens"] = int(examples[name].lengths.sum())
     if config.rounds.topology == "centralized":
-        pooled = [item for shard in shards.values() for item in shard.examples]
-        shards = {ALL: _shard(ALL, pooled, config.seed)}
+        examples = {ALL: shards.mixed([*examples.values()], f"{config.seed}/shard/{ALL}")}
+        held = {ALL: set().union(*held.values())}
     return Dataset(
-        shards=shards,
+        shards={name: Shard(name, examples[name], tuple(sorted(held[name]))) for name in examples},
         canaries=canaries,
         heldout=heldout,
         stats={
             "clients": stats,
             "canaries": canary_stats,
             "heldout": dict(Counter(item.task for item in heldout)),
-            "files": _files(config),
+            "files": _files(config, corpora),
         },
+        encoded={name: one.made for name, one in encoded.items()},
     )
 
 
-def _counts(records: Records) -> dict[str, int]:
+def _check(config: Config, only: str | None) -> None:
+    if config.training.packing and config.training.loss_on != "all":
+        raise ConfigError("training.packing: needs training.loss_on=all; a pack has many answers")
+    if only is None:
+        return
+    if only not in [client.name for client in config.data.clients]:
+        raise ConfigError(f"data.clients: no client is called {only!r}")
+    if config.data.canaries.placement == "by_bytes":
+        raise ConfigError(
+            "data.canaries.placement: by_bytes needs every client's records in one place; "
+            "set it to one_owner"
+        )
+    if config.rounds.topology == "centralized":
+        raise ConfigError(
+            "rounds.topology: centralized needs every client's records in one place; "
+            "set it to federated"
+        )
+
+
+def _counts(holding: Holding) -> dict[str, int]:
     """All counts of a client, those that come later at 0; in the order in which they are shown."""
     names = ("bad_rows", "duplicate_ids", "heldout_seen")
     return {
-        "records": len(records.train),
+        "records": len(holding.train),
+        "bytes": holding.bytes,
         "heldout": 0,
-        **{name: records.counts[name] for name in names},
+        **{name: holding.counts[name] for name in names},
         "prompts_cut": 0,
         "answers_dropped": 0,
         "heldout_dropped": 0,
     }
 
 
+def _encode(coder: Coder, cache: Cache, holdings: Mapping[str, Holding]) -> dict[str, Tokens]:
+    """Each client's tokens; clients that share a corpus share them."""
+    wanted: dict[int, list[partition.Ints]] = {}
+    for holding in holdings.values():
+        wanted.setdefault(id(holding.corpus), []).extend([holding.train, holding.heldout])
+    done: dict[int, Tokens] = {}
+    for holding in holdings.values():
+        key = id(holding.corpus)
+        if key not in done:
+            places = np.concatenate(wanted[key])
+            done[key] = tokens.encode(coder, cache, holding.corpus, places)
+    return {name: done[id(holding.corpus)] for name, holding in holdings.items()}
+
+
 def _examples(
-    config: Config, coder: Coder, records: Sequence[QARecord], client: str, stats: dict[str, int]
-) -> list[Example]:
-    training = config.training
-    out = []
-    for record in records:
-        encoded = example(coder, record, training.max_length, training.loss_on)
-        if encoded is None:
-            stats["answers_dropped"] += 1
-            continue
-        stats["prompts_cut"] += encoded.cut
-        out.append(encoded.example)
-    if not out:
+    config: Config,
+    coder: Coder,
+    encoded: Tokens,
+    client: str,
+    holding: Holding,
+    stats: dict[str, int],
+) -> Stored:
+    examples = Stored(coder, encoded, encoded.slots(holding.train), config.training)
+    stats["answers_dropped"], stats["prompts_cut"] = examples.dropped, examples.cut
+    if not len(examples):
         raise DataError(
-            f"client {client}: no answer fits training.max_length {training.max_length}; raise it"
+            f"client {client}: no answer fits training.max_length {config.training.max_length}; "
+            "raise it"
         )
-    return pack(out, training.max_length) if training.packing else out
+    return examples
 
 
 def _heldout(
-    config: Config, coder: Coder, records: Mapping[str, Records], stats: dict[str, dict[str, int]]
+    config: Config,
+    coder: Coder,
+    holdings: Mapping[str, Holding],
+    encoded: Mapping[str, Tokens],
+    stats: dict[str, dict[str, int]],
 ) -> tuple[EncodedQA, ...]:
-    out = []
-    for name, one in records.items():
-        for record in one.heldout:
-            encoded = question(coder, record, config.training.max_length)
-            if encoded is None:
-                stats[name]["heldout_dropped"] += 1
-            else:
-                out.append((name, encoded))
-    tasks = [item.task for _, item in out]
-    chosen = [out[i] for i in partition.spread(tasks, config.utility.max_records, config.seed)]
-    for name, _ in chosen:
+    """At most `utility.max_records` questions of all that are held out and fit."""
+    max_length = config.training.max_length
+    found: list[tuple[str, int]] = []  # client, slot
+    tasks: list[str] = []
+    for name, holding in holdings.items():
+        slots = encoded[name].slots(holding.heldout)
+        fits = shards.room(coder, encoded[name], slots, max_length) >= 1
+        stats[name]["heldout_dropped"] = int((~fits).sum())
+        found += [(name, slot) for slot in slots[fits].tolist()]
+        codes = holding.corpus.index["task"][holding.heldout[fits]]
+        tasks += [holding.corpus.tasks[code] for code in codes.tolist()]
+    chosen = partition.spread(tasks, config.utility.max_records, config.seed)
+    questions = []
+    for index in chosen:
+        name, slot = found[index]
         stats[name]["heldout"] += 1
-    return tuple(item for _, item in chosen)
+        id = holdings[name].corpus.record_id(encoded[name].name(slot))
+        questions.append(shards.question(coder, encoded[name], slot, max_length, id, tasks[index]))
+    return tuple(questions)
 
 
 def _canaries(
-    config: Config, coder: Coder, records: Mapping[str, Records]
+    config: Config, coder: Coder, holdings: Mapping[str, Holding]
 ) -> tuple[tuple[Canary, ...], dict[str, int]]:
     wanted = config.data.canaries
     filled: set[str] = set()
@@ -161,10 +219,9 @@ def _canaries(
     notes = _notes(config, counts)
     need = sum(level.notes for level in wanted.levels) + wanted.twins
     drawn, left_out = planning.draw(notes, need, config.seed, prepare)
-    shard_bytes = {
-        name: sum(len(prompts.text(record).encode()) for record in one.train)
-        for name, one in records.items()
-    }
+    # every client has its turn, those too that are not read here
+    shard_bytes = {client.name: 0 for client in config.data.clients}
+    shard_bytes |= {name: holding.bytes for name, holding in holdings.items()}
     canaries = planning.plan(wanted, drawn, shard_bytes, config.seed)
     stats = {
         "notes": len(notes),
@@ -186,24 +243,18 @@ def _canaries(
 
 def _notes(config: Config, counts: Counter[str]) -> list[Note]:
     source = config.data.canaries.source
-    if not isinstance(source, JsonlSource):
+    if not isinstance(source, StoredSource):
         return list(synthetic_notes.generate(source.records, config.seed))
-    path = resolve(config, source.path)
-    rows = read_records(path, source, config.data.on_bad_row, counts)
+    rows = read_records(source, config.data.root, config.data.on_bad_row, counts)
     return [note for note in rows if isinstance(note, Note)]
 
 
-def _shard(client: str, examples: list[Example], seed: int) -> Shard:
-    """The examples in an order drawn from the seed and the client's name."""
-    random.Random(f"{seed}/shard/{client}").shuffle(examples)
-    held = dict.fromkeys(item.canary for item in examples if item.canary is not None)
-    return Shard(client, tuple(examples), tuple(sorted(held)))
-
-
-def _files(config: Config) -> dict[str, str]:
-    sources = [client.source for client in config.data.clients] + [config.data.canaries.source]
-    return {
-        str(source.path): sha256(resolve(config, source.path))
-        for source in sources
-        if isinstance(source, JsonlSource)
-    }
+def _files(config: Config, corpora: Sequence[Corpus]) -> dict[str, str]:
+    """SHA-256 of what was read, by its name in the config."""
+    files: dict[str, str] = {}
+    for one in corpora:
+        files |= one.files
+    source = config.data.canaries.source
+    if isinstance(source, StoredSource):
+        files |= fingerprint(source, config.data.root)
+    return files

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from fedmem.config import Canaries
 from fedmem.data.records import Canary, Note
@@ -71,18 +72,30 @@ def draw(
     pool = sorted(notes, key=lambda note: note.id)
     rng = random.Random(f"{seed}/canaries/draw")
     rng.shuffle(pool)
-    drawn: list[Drawn] = []
     left_out: Counter[str] = Counter()
+    drawn = list(islice(disjoint(pool, prepare, left_out), need))
+    if len(drawn) < need:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+        raise DataError(
+            f"data.canaries: levels and twins need {need} notes; of the {len(pool)} there are, "
+            f"{len(drawn)} can be used (left out: {reasons or 'none'}); lower levels or twins, "
+            "or give more notes"
+        )
+    rng.shuffle(drawn)  # the order of drawing favours notes unlike others; roles must not
+    return drawn, left_out
+
+
+def disjoint(notes: Iterable[Note], prepare: Prepare, left_out: Counter[str]) -> Iterator[Drawn]:
+    """The notes, in order, that share nothing with one before; others are counted by reason."""
+    drawn = 0
     patients: set[str] = set()
     values: set[str] = set()
     texts: list[Grams] = []
-    for note in pool:
-        if len(drawn) == need:
-            break
+    for note in notes:
         if note.patient in patients:
             left_out["same_patient"] += 1
             continue
-        item = prepare(note, len(drawn))
+        item = prepare(note, drawn)
         if item is None:
             left_out["too_long"] += 1
             continue
@@ -93,19 +106,11 @@ def draw(
         if any(overlap(own_grams, other) > OVERLAP for other in texts):
             left_out["near_duplicate"] += 1
             continue
-        drawn.append(item)
+        drawn += 1
         patients.add(note.patient)
         values |= own_values
         texts.append(own_grams)
-    if len(drawn) < need:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
-        raise DataError(
-            f"data.canaries: levels and twins need {need} notes; of the {len(pool)} there are, "
-            f"{len(drawn)} can be used (left out: {reasons or 'none'}); lower levels or twins, "
-            "or give more notes"
-        )
-    rng.shuffle(drawn)  # the order of drawing favours notes unlike others; roles must not
-    return drawn, left_out
+        yield item
 
 
 def plan(

@@ -9,14 +9,15 @@ option's log-likelihood behind the prompt would be measured on tokens that train
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from hashlib import sha256
+from itertools import chain
+from typing import Any
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
 from fedmem.data import prompts
-from fedmem.data.records import EncodedQA, Example, QARecord
 from fedmem.errors import DataError
 
 Ids = NDArray[np.int32]
@@ -42,6 +43,26 @@ class Coder:
         special |= {int(id) for id in tokenizer.all_special_ids}
         # an unknown character is no attack: tokenizers with <unk> write it for any such text
         self._special_ids = special - {tokenizer.unk_token_id}
+        self.end: list[int] = self.encode(prompts.END)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that the ids depend on: of the same texts and digest, the same ids."""
+        rules = self._plain().to_str()
+        return sha256(f"{tokenizers.__version__} {rules}".encode()).hexdigest()
+
+    def _plain(self) -> tokenizers.Tokenizer:
+        """What does the work, set as each call of the tokenizer sets it anew: to encode whole."""
+        backend: tokenizers.Tokenizer = self._tokenizer.backend_tokenizer
+        backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest type that holds every id."""
+        return np.dtype(np.uint16 if len(self._tokenizer) <= 2**16 else np.int32)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, without BOS. Raises DataError if a special token came out."""
@@ -62,78 +83,21 @@ class Coder:
             raise DataError("the tokenizer turns a text into a special token; use another base")
         return ids, coded["offset_mapping"]
 
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """As `encode`, of many texts: twice as fast, for nobody asks for offsets."""
+        texts = list(texts)
+        distinct = list(dict.fromkeys(texts))  # options are often the same few letters
+        encoded = self._plain().encode_batch_fast(distinct, add_special_tokens=False)
+        ids = {text: found.ids for text, found in zip(distinct, encoded, strict=True)}
+        if not self._special_ids.isdisjoint(chain.from_iterable(ids.values())):
+            raise DataError("the tokenizer turns a text into a special token; use another base")
+        return [ids[text] for text in texts]
+
     def special_text(self, text: str) -> str | None:
         """The first special token's string that the text holds, or None."""
         return next((s for s in sorted(self.special_texts) if s in text), None)
 
 
-@dataclass(frozen=True)
-class EncodedExample:
-    """A training example, and whether its prompt had to be cut from the left."""
-
-    example: Example
-    cut: bool
-
-
 def array(ids: Sequence[int]) -> Ids:
     """Token ids as int32 [T]."""
     return np.asarray(ids, dtype=np.int32)
-
-
-def example(
-    coder: Coder, record: QARecord, max_length: int, loss_on: Literal["all", "answer"]
-) -> EncodedExample | None:
-    """The record's training example of at most `max_length` tokens, BOS and newline counted.
-
-    A prompt too long loses its beginning, for the question stands at its end; an answer is never
-    cut. None if the answer does not fit behind a single token of the prompt.
-    """
-    prompt, answer = coder.encode(record.prompt), coder.encode(record.answer)
-    tail = answer + coder.encode(prompts.END)
-    room = max_length - len(coder.bos) - len(tail)
-    if room < 1:
-        return None
-    kept = prompt[-room:]
-    supervised = len(coder.bos) + len(kept) if loss_on == "answer" else 1
-    ids = array(coder.bos + kept + tail)
-    return EncodedExample(Example(ids, supervised), cut=len(kept) < len(prompt))
-
-
-def question(coder: Coder, record: QARecord, max_length: int) -> EncodedQA | None:
-    """The record as held-out question: every option behind the same prompt, cut for the longest.
-
-    None if an option does not fit behind a single token of the prompt.
-    """
-    answers = [coder.encode(option) for option in record.options or (record.answer,)]
-    room = max_length - len(coder.bos) - max(map(len, answers)) - len(coder.encode(prompts.END))
-    if room < 1:
-        return None
-    return EncodedQA(
-        id=record.id,
-        task=record.task,
-        prompt=array(coder.bos + coder.encode(record.prompt)[-room:]),
-        options=tuple(map(array, answers)),
-        correct=record.correct or 0,
-        scored=len(answers) > 1,
-    )
-
-
-def pack(examples: Iterable[Example], max_length: int) -> list[Example]:
-    """Examples joined, in order, while they fit `max_length`; each keeps its BOS inside the pack.
-
-    Later examples of a pack see earlier ones, as in the paper. Canaries stay alone, so that a
-    note's tokens stand where the attack puts them. For loss on all tokens only.
-    """
-    packs: list[list[Example]] = []
-    room = 0
-    for item in examples:
-        if item.canary is None and packs and len(item.ids) <= room:
-            packs[-1].append(item)
-            room -= len(item.ids)
-            continue
-        packs.append([item])
-        room = 0 if item.canary is not None else max_length - len(item.ids)
-    return [
-        parts[0] if len(parts) == 1 else Example(np.concatenate([part.ids for part in parts]))
-        for parts in packs
-    ]

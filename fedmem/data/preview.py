@@ -43,10 +43,10 @@ def preview(dataset: Dataset) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "client": name,
             "examples": len(shard.examples),
-            "tokens": sum(len(item.ids) for item in shard.examples),
-            "longest": max(len(item.ids) for item in shard.examples),
+            "tokens": int(shard.lengths.sum()),
+            "longest": int(shard.lengths.max()),
             "canaries": len(shard.canaries),
-            "canary_copies": sum(item.canary is not None for item in shard.examples),
+            "canary_copies": sum(counts["canary_copies"] for counts in made),
         }
         for key in made[0]:
             row.setdefault(key, sum(counts[key] for counts in made))

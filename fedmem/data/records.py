@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,8 @@ class QARecord:
 
     `prompt + answer + "\\n"` is what a model is trained on. `options` are the candidate answers
     that accuracy chooses from (empty: only the answer's NLL is measured); `answer` is
-    `options[correct]` then. `task` names the kind of question in the utility tables.
+    `options[correct]` then. `task` names the kind of question in the utility tables. `patient` is
+    whom the record is about and `group` what a split goes by, where the source names the columns.
     """
 
     id: str
@@ -23,6 +27,8 @@ class QARecord:
     answer: str
     options: tuple[str, ...] = ()
     correct: int | None = None
+    patient: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,38 @@ class EncodedQA:
     scored: bool  # more than one option: counts for accuracy
 
 
+class Examples(Sequence[Example]):
+    """Examples put together when they are asked for. lengths: tokens of each, int32 [N]."""
+
+    lengths: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
+    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
+        numbers = range(len(self))[index]  # raises IndexError as any sequence does
+        return self.one(numbers) if isinstance(numbers, int) else tuple(map(self.one, numbers))
+
+    @abstractmethod
+    def one(self, index: int) -> Example:
+        """The example at `index`, of 0 to N - 1."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """What one client holds: examples in a fixed order, canary copies among them."""
 
     client: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     canaries: tuple[str, ...]
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each example, int32 [N]; those of stored examples are not read for it."""
+        if isinstance(self.examples, Examples):
+            return self.examples.lengths
+        return np.array([len(example.ids) for example in self.examples], dtype=np.int32)

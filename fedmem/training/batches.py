@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmem.data.records import Example
 from fedmem.training.loss import IGNORE
 
+Lengths = Sequence[int] | NDArray[np.int32]
 POOL = 16  # batches that are sorted by length together: padding is cut, order stays random
 
 
-def order(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list[list[int]]:
-    """One epoch: every index once, batches of similar length, in random order."""
-    indices = list(range(len(lengths)))
+def order(lengths: Lengths, batch_size: int, rng: random.Random) -> Iterator[list[int]]:
+    """One epoch: every index once, batches of similar length, in random order.
+
+    Holds 8 bytes an example: a shard may have millions.
+    """
+    indices = array("q", range(len(lengths)))
     rng.shuffle(indices)
-    batches: list[list[int]] = []
-    for start in range(0, len(indices), POOL * batch_size):
-        pool = sorted(indices[start : start + POOL * batch_size], key=lambda i: lengths[i])
-        batches += [pool[k : k + batch_size] for k in range(0, len(pool), batch_size)]
-    rng.shuffle(batches)
-    return batches
+    pooled = np.array(indices, dtype=np.int64)
+    lengths = np.asarray(lengths)
+    for start in range(0, len(pooled), POOL * batch_size):
+        pool = pooled[start : start + POOL * batch_size]
+        pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
+    starts = array("q", range(0, len(pooled), batch_size))
+    rng.shuffle(starts)
+    for start in starts:
+        yield pooled[start : start + batch_size].tolist()
 
 
-def epochs(
-    lengths: Sequence[int], batch_size: int, seed: str, count: int | None
-) -> Iterator[list[int]]:
+def epochs(lengths: Lengths, batch_size: int, seed: str, count: int | None) -> Iterator[list[int]]:
     """Batches of `count` epochs, or without end."""
     rng = random.Random(seed)
     done = 0

@@ -120,6 +120,83 @@ def test_real_notes_are_filled_with_values_of_their_own(folder, tokenizer):
     assert all(canary.phi == () for canary in build(plain, tokenizer).canaries)
 
 
+def test_a_second_build_reads_what_the_first_encoded(folder, tokenizer):
+    data = {"cache": str(folder / "cache")}
+    made = config(folder, data=data)
+    first, again = (build(made, tokenizer) for _ in range(2))
+    assert first.encoded == {"mcq": True, "cards": True}
+    assert again.encoded == {"mcq": False, "cards": False}
+    assert rows(first) == rows(again) == rows(build(config(folder), tokenizer))
+    assert [(q.id, q.prompt.tolist()) for q in first.heldout] == [
+        (q.id, q.prompt.tolist()) for q in again.heldout
+    ]
+    assert first.stats == again.stats
+    # settings of training, the seed and the clients change nothing about the tokens of records
+    training = {"max_length": 100, "packing": True}
+    for other in (config(folder, data=data, training=training), config(folder, data=data, seed=3)):
+        assert not any(build(other, tokenizer).encoded.values())
+    (folder / "mcq.jsonl").write_text((folder / "mcq.jsonl").read_text().replace("Which", "What"))
+    changed = build(made, tokenizer)
+    assert changed.encoded == {"mcq": True, "cards": False}
+    assert rows(changed)["mcq"] != rows(first)["mcq"]
+
+
+def test_nothing_of_a_note_is_in_the_cache(folder, tokenizer):
+    made = config(folder, data={"cache": str(folder / "cache")})
+    dataset = build(made, tokenizer)
+    held = b"".join(path.read_bytes() for path in (folder / "cache").rglob("*") if path.is_file())
+    assert dataset.canaries
+    for canary in dataset.canaries:
+        inner = canary.ids[5:25]
+        for kind in (np.uint16, np.int32):
+            assert inner.astype(kind).tobytes() not in held
+        assert canary.text[:20].encode() not in held
+    # the search would find them: records' tokens are found
+    record = next(item for item in dataset.shards["mcq"].examples if item.canary is None)
+    assert record.ids[5:15].astype(np.uint16).tobytes() in held
+
+
+@pytest.mark.parametrize("topology", ["federated", "local"])
+def test_one_clients_part_is_what_it_has_in_the_whole(folder, tokenizer, topology):
+    made = config(folder, rounds={"topology": topology})
+    whole = build(made, tokenizer)
+    (folder / "mcq.jsonl").unlink()  # another hospital's records are not on this machine
+    part = build(made, tokenizer, "cards")
+    assert list(part.shards) == ["cards"]
+    assert rows(part)["cards"] == rows(whole)["cards"]
+    assert part.shards["cards"].canaries == whole.shards["cards"].canaries
+    assert [(c.id, c.owners, c.ids.tolist()) for c in part.canaries] == [
+        (c.id, c.owners, c.ids.tolist()) for c in whole.canaries
+    ]
+    assert list(part.stats["clients"]) == ["cards"]
+    assert part.stats["clients"]["cards"] == whole.stats["clients"]["cards"]
+    assert set(part.stats["files"]) == {"cards.jsonl", "notes.jsonl"}
+    assert {q.id for q in part.heldout} == {q.id for q in whole.heldout if "cards" in q.id}
+
+
+def test_a_part_of_a_split_is_what_it_has_in_the_whole(folder, tokenizer):
+    split = {"kind": "dirichlet", "clients": 3, "column": "cop", "alpha": 1.0}
+    clients = [{"name": "site", "source": jsonl("mcq.jsonl", "medmcqa"), "split": split}]
+    made = config(folder, data={"clients": clients})
+    whole = build(made, tokenizer)
+    assert sum(one["records"] for one in whole.stats["clients"].values()) == 36
+    assert sum(one["heldout"] for one in whole.stats["clients"].values()) == 4
+    part = build(made, tokenizer, "site-2")
+    assert rows(part) == {"site-2": rows(whole)["site-2"]}
+
+
+def test_what_a_part_cannot_have(folder, tokenizer):
+    with pytest.raises(ConfigError, match=r"data.clients: no client is called 'nobody'"):
+        build(config(folder), tokenizer, "nobody")
+    with pytest.raises(ConfigError, match=r"rounds.topology: centralized needs"):
+        build(config(folder, rounds={"topology": "centralized"}), tokenizer, "mcq")
+    made = config(folder)
+    canaries = made.data.canaries.model_copy(update={"placement": "by_bytes"})
+    made = made.model_copy(update={"data": made.data.model_copy(update={"canaries": canaries})})
+    with pytest.raises(ConfigError, match=r"data.canaries.placement: by_bytes needs"):
+        build(made, tokenizer, "mcq")
+
+
 def test_held_out_questions_are_in_no_shard(folder, tokenizer):
     dataset = build(config(folder), tokenizer)
     trained = [item.ids.tolist() for shard in dataset.shards.values() for item in shard.examples]

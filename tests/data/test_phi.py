@@ -74,7 +74,7 @@ def test_notes_with_phi_and_missing_values_are_refused():
 
 def test_real_prose_is_filled(real_data):
     source = JsonlSource(kind="jsonl", path="clinical_notes.jsonl", adapter="notes")
-    rows = read_records(real_data / source.path, source, "error", Counter())
+    rows = read_records(source, real_data, "error", Counter())
     for index, note in enumerate(rows):
         values = identity(index, 0)
         filled = fill(note, values, SLOTS)

@@ -1,0 +1,63 @@
+"""`fedmem data check`: every row of every source looked at, every bad one named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedmem.config import Config, DirichletSplit, NaturalSplit, StoredSource
+from fedmem.data import sources
+from fedmem.data.adapters import Fault, examine
+from fedmem.errors import DataError
+from fedmem.loading import arm_configs
+
+SHOWN = 20  # bad rows of a source that are told one by one
+
+
+def check_lines(config: Config) -> Iterator[str]:
+    """Lines about each source: its bad rows and repeated ids by their place, then their numbers.
+
+    Raises DataError at the end if there was any, or a source could not be read to its end.
+    """
+    faults = 0
+    for source, root, column in _named(config):
+        counts: Counter[str] = Counter()
+        try:
+            for place, found in examine(source, root, column):
+                counts["rows"] += 1
+                if isinstance(found, Fault):
+                    counts[found.kind] += 1
+                    if counts["bad_rows"] + counts["duplicate_ids"] <= SHOWN:
+                        yield f"  {place}: {found.text}"
+            if not counts["rows"]:
+                raise DataError(f"{sources.name(source)}: holds no rows")
+        except DataError as error:
+            yield f"  {error}"
+            faults += 1
+        here = counts["bad_rows"] + counts["duplicate_ids"]
+        faults += here
+        if here > SHOWN:
+            yield f"  and {here - SHOWN:,} more"
+        yield (
+            f"{sources.name(source)}: {counts['rows']:,} rows, {counts['bad_rows']:,} bad, "
+            f"{counts['duplicate_ids']:,} with an id seen before"
+        )
+    if faults:
+        raise DataError(
+            f"{faults:,} faults; mend them, or leave such rows out: data.on_bad_row=skip"
+        )
+
+
+def _named(config: Config) -> list[tuple[StoredSource, Path | None, str | None]]:
+    """Every stored source of the config or its arms once, with its root and its clients' column."""
+    named: dict[tuple[StoredSource, Path | None, str | None], None] = {}
+    for one in arm_configs(config).values() or [config]:
+        for client in one.data.clients:
+            split = client.part.split if client.part else None
+            column = split.column if isinstance(split, DirichletSplit | NaturalSplit) else None
+            if isinstance(client.source, StoredSource):
+                named[client.source, one.data.root, column] = None
+        if isinstance(one.data.canaries.source, StoredSource):
+            named[one.data.canaries.source, one.data.root, None] = None
+    return list(named)
