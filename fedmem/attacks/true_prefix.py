@@ -24,34 +24,39 @@ from fedmem.config import Attack
 from fedmem.data.records import Canary
 
 TOKENS_A_BATCH = 8192  # few large batches: each is decoded token by token
+LOGITS_A_BATCH = 2**27  # and no more than half a gigabyte of float32 logits, for large vocabularies
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a canary is cut: `split` tokens before, the continuation after; prefixes that fit."""
+    """Where a canary is cut: `split` tokens before, the continuation after; prefixes that fit.
+
+    bos: 1, or 0 for tokenizers that have no BOS: then a canary begins with its text.
+    """
 
     canary: Canary
     split: int
     lengths: tuple[int, ...]
+    bos: int = 1
 
 
-def cut(canary: Canary, attack: Attack, seed: int) -> Cut | None:
+def cut(canary: Canary, attack: Attack, seed: int, bos: int = 1) -> Cut | None:
     """One random split point a note, the same for all prefix lengths that fit the note.
 
     The longest length that leaves room for the continuation decides how early it may lie;
     None where not even the shortest fits.
     """
     room = len(canary.ids) - attack.continuation
-    lengths = tuple(n for n in sorted(set(attack.prefix_lengths)) if n + 1 <= room)
+    lengths = tuple(n for n in sorted(set(attack.prefix_lengths)) if n + bos <= room)
     if not lengths:
         return None
-    split = random.Random(f"{seed}/{canary.id}").randint(lengths[-1] + 1, room)
-    return Cut(canary, split, lengths)
+    split = random.Random(f"{seed}/{canary.id}").randint(lengths[-1] + bos, room)
+    return Cut(canary, split, lengths, bos)
 
 
-def prompt(canary: Canary, split: int, length: int) -> NDArray[np.int32]:
-    """BOS and the last `length` tokens before the split (BOS is the canary's first token)."""
-    return np.concatenate((canary.ids[:1], canary.ids[split - length : split]))
+def prompt(canary: Canary, split: int, length: int, bos: int = 1) -> NDArray[np.int32]:
+    """BOS, if there is one, and the last `length` tokens before the split."""
+    return np.concatenate((canary.ids[:bos], canary.ids[split - length : split]))
 
 
 def _chars(canary: Canary, start: int, stop: int) -> int:
@@ -60,7 +65,9 @@ def _chars(canary: Canary, start: int, stop: int) -> int:
     return int(spans[:, 1].max() - spans[:, 0].min()) if len(spans) else 0
 
 
-def whole_notes(canaries: Sequence[Canary], scores: Sequence[TokenScores]) -> list[dict[str, Any]]:
+def whole_notes(
+    canaries: Sequence[Canary], scores: Sequence[TokenScores], bos: int = 1
+) -> list[dict[str, Any]]:
     """`loss` and `phi` rows. scores[i] are those of tokens 1.. of canary i behind all before."""
     rows = []
     for canary, one in zip(canaries, scores, strict=True):
@@ -88,7 +95,7 @@ def whole_notes(canaries: Sequence[Canary], scores: Sequence[TokenScores]) -> li
                     **base,
                     "attack": "phi",
                     "target": index,
-                    "prefix_tokens": span.start - 1,
+                    "prefix_tokens": span.start - bos,
                     "prefix_chars": _chars(canary, 0, span.start),
                     "tokens": len(part.ok),
                     "matched": part.matched(),
@@ -105,9 +112,11 @@ def whole_notes(canaries: Sequence[Canary], scores: Sequence[TokenScores]) -> li
 def windows(model: Any, cuts: Sequence[Cut], attack: Attack) -> list[dict[str, Any]]:
     """`extraction` rows: a row for every canary and prefix length, exact and approximate."""
     rows = []
+    most = LOGITS_A_BATCH // (model.config.get_text_config().vocab_size * (attack.continuation + 1))
     for length in sorted({n for c in cuts for n in c.lengths}):
         fitting = [c for c in cuts if length in c.lengths]
-        size = max(1, TOKENS_A_BATCH // (length + attack.continuation + 1))
+        size = TOKENS_A_BATCH // (length + attack.continuation + 1)
+        size = max(1, min(size, most))
         for start in range(0, len(fitting), size):
             rows += _windows_of(model, fitting[start : start + size], length, attack)
     return rows
@@ -120,7 +129,7 @@ def _windows_of(
     cache of the scoring pass, cut back to the prompt.
     """
     k = attack.continuation
-    prompts = [prompt(c.canary, c.split, length) for c in cuts]
+    prompts = [prompt(c.canary, c.split, length, c.bos) for c in cuts]
     truths = [c.canary.ids[c.split : c.split + k] for c in cuts]
     cache = DynamicCache()
     joined = [np.concatenate(pair) for pair in zip(prompts, truths, strict=True)]

@@ -1,4 +1,7 @@
-"""Loading the shared base and attaching what is trained on it."""
+"""Loading the shared base and attaching what is trained on it.
+
+Weights come from safetensors only, and no code of a checkpoint is run.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from fedmem import config as cfg
 from fedmem.errors import ConfigError, DataError
+from fedmem.model import hub, precision
+from fedmem.model.adapter import start_from
 
 BUNDLED = "bundled"
 
@@ -28,9 +34,7 @@ def bundled_path() -> Path:
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is no checkpoint, holds pickled weights only, or asks to run code."""
     if not folder.is_dir():
-        raise DataError(
-            f"model.base: no folder {folder}; give `bundled` or a local folder with a checkpoint"
-        )
+        raise DataError(f"model.base: no folder {folder}; check the path")
     if not (folder / "config.json").is_file():
         raise DataError(f"model.base: {folder} has no config.json")
     for name in ("config.json", "tokenizer_config.json"):
@@ -64,8 +68,11 @@ def _first_line(error: Exception) -> str:
 
 
 def folder_of(model: cfg.Model) -> Path:
-    """The checkpoint's folder, checked."""
-    folder = bundled_path() if model.base == BUNDLED else Path(model.base)
+    """The checkpoint's folder, checked; a base on the hub is downloaded first if need be."""
+    if hub.is_hub_name(model):
+        folder = hub.fetch(model)
+    else:
+        folder = bundled_path() if model.base == BUNDLED else Path(model.base)
     check_folder(folder)
     return folder
 
@@ -85,18 +92,18 @@ def load_tokenizer(model: cfg.Model) -> Any:
 
 
 def load_base(model: cfg.Model) -> Any:
-    """The causal language model of the folder, in float32, on the CPU."""
+    """The causal language model of the folder, on the CPU, in the dtype its weights are held in."""
     folder = folder_of(model)
     disable_progress_bar()  # fedmem shows its own progress
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=precision.held_in(model),
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise DataError(f"model.base: {folder} does not load: {_first_line(error)}") from None
     base, info = loaded
     # transformers only warns, and draws what is missing at random
@@ -107,14 +114,16 @@ def load_base(model: cfg.Model) -> Any:
         )
     for name, parameter in base.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise DataError(f"model.base: {folder}: the weight {name} holds NaN or infinity")
+            hint = "; it may fit bfloat16" if model.dtype == "float16" else ""
+            raise DataError(f"model.base: {folder}: the weight {name} holds NaN or infinity{hint}")
     return base
 
 
 def attach(base: Any, model: cfg.Model, seed: int) -> Any:
     """The model to train: with LoRA adapters (the base frozen), or with all weights trainable.
 
-    The adapters' A is drawn from `seed`, B is zero: the model is the base until it is trained.
+    The adapters' A is drawn from `seed`, B is zero: the model is the base until it is trained. They
+    are float32 whatever the base is held in.
     """
     if model.method == "full":
         return base.requires_grad_(True)
@@ -125,6 +134,8 @@ def attach(base: Any, model: cfg.Model, seed: int) -> Any:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        # GPT-2 keeps its matrices the other way round
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.modules()),
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -132,9 +143,12 @@ def attach(base: Any, model: cfg.Model, seed: int) -> Any:
         with warnings.catch_warnings():
             # peft 0.21 asks for an attribute that transformers 5.2x renamed: nothing to act on
             warnings.simplefilter("ignore", FutureWarning)
-            return get_peft_model(base, settings)
+            attached = get_peft_model(base, settings)
     except ValueError as error:
         raise ConfigError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
+    # what a saved adapter names as its base: never a path of this machine's own
+    settings.base_model_name_or_path, settings.revision = model.base, model.revision
+    return attached
 
 
 def load(model: cfg.Model, seed: int) -> tuple[Any, Any]:
@@ -146,4 +160,27 @@ def load(model: cfg.Model, seed: int) -> tuple[Any, Any]:
             f"model.base: the tokenizer in {folder_of(model)} has {len(tokenizer)} tokens, "
             f"the model knows {rows}: they do not belong together"
         )
-    return attach(base, model, seed), tokenizer
+    return prepare(base, model, seed), tokenizer
+
+
+def prepare(base: Any, model: cfg.Model, seed: int) -> Any:
+    """`attach`, from the given adapter if there is one, with the precision and memory asked for."""
+    attached = attach(base, model, seed)
+    if model.adapter is not None:
+        start_from(attached, model)
+    if model.gradient_checkpointing:
+        enable_checkpointing(base)
+    if model.method == "full":
+        precision.run_in(attached, model.dtype)
+    return attached
+
+
+def enable_checkpointing(base: Any) -> None:
+    """Keep only each block's input in training; ConfigError where the architecture cannot."""
+    try:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
+        raise ConfigError(
+            f"model.gradient_checkpointing: {type(base).__name__} does not support it; set it to "
+            "false, and lower training.batch_size instead"
+        ) from None

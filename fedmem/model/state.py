@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -37,5 +38,14 @@ def set_arrays(model: Any, arrays: Arrays) -> None:
 
 def save(model: Any, folder: Path) -> None:
     """The trained part in the format of its library: a PEFT adapter, or a whole checkpoint."""
-    model.save_pretrained(folder, safe_serialization=True)
+    more: dict[str, Any] = {}
+    if isinstance(model, PeftModel):
+        # the base's own embeddings are never trained; `auto` would ask the hub about them
+        more["save_embedding_layers"] = False
+        settings: Any
+        for settings in model.peft_config.values():
+            # a set, whose order in the file would differ from process to process
+            if isinstance(settings.target_modules, set):
+                settings.target_modules = sorted(settings.target_modules)
+    model.save_pretrained(folder, safe_serialization=True, **more)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template of a model card

@@ -13,6 +13,7 @@ import torch
 from fedmem.config import Config
 from fedmem.data.records import Shard
 from fedmem.errors import RunError
+from fedmem.model import precision
 from fedmem.training.batches import collate, epochs
 from fedmem.training.loss import token_losses
 
@@ -47,14 +48,21 @@ def make_optimizer(config: Config, model: Any, lr: float) -> torch.optim.Optimiz
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=t.weight_decay, fused=True)
 
 
+def seed_of(seed: int, client: str, round_: int) -> int:
+    """The seed of one client's turn in one round, for torch."""
+    digest = blake2b(f"{seed}/{client}/{round_}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
 def train_local(
     model: Any, shard: Shard, config: Config, round_: int, lr: float, pad: int
 ) -> dict[str, float]:
     """Train `model` in place on the shard; returns loss (nats a token), tokens, steps, seconds.
 
     The optimizer starts afresh (clients keep no state); the schedule goes on over the rounds.
-    Order and dropout depend on (seed, client, round) only. Raises RunError on a loss that is not
-    finite, naming client, round and step.
+    Order and dropout depend on (seed, client, round) only. In float16 a step whose scaled gradients
+    overflow is left out and counted in `skipped`. Raises RunError on a loss that is not finite, and
+    where every step was left out, naming client, round and step.
     """
     started = time.perf_counter()
     t = config.training
@@ -62,15 +70,16 @@ def train_local(
     device = next(model.parameters()).device
     optimizer = make_optimizer(config, model, lr)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    received = [p.detach().clone() for p in parameters] if config.aggregation.prox else []
     seed = f"{config.seed}/{shard.client}/{round_}"
-    digest = blake2b(seed.encode(), digest_size=8).digest()
-    torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+    torch.manual_seed(seed_of(config.seed, shard.client, round_))
     count = None if config.rounds.local_steps else config.rounds.local_epochs or 1
-    lengths = [len(example.ids) for example in shard.examples]
-    batches = epochs(lengths, t.batch_size, seed, count)
+    batches = epochs(shard.lengths, t.batch_size, seed, count)
+    scaler = precision.scaler(config.model.dtype, device)
 
     model.train()
     total_loss = total_tokens = 0.0
+    skipped = 0
     for step in range(steps):
         micro = [
             collate([shard.examples[i] for i in batch], pad, device)
@@ -84,26 +93,45 @@ def train_local(
         optimizer.zero_grad(set_to_none=True)
         step_loss = 0.0
         for ids, labels in micro:
-            logits = model(input_ids=ids, use_cache=False).logits
+            logits = model(input_ids=ids, use_cache=False).logits.float()
             loss = token_losses(logits, labels).sum() / max(1, tokens)
-            loss.backward()
+            (loss if scaler is None else scaler.scale(loss)).backward()
             step_loss += loss.item()
         if not math.isfinite(step_loss):
             raise RunError(
                 f"client {shard.client}, round {round_}: the loss is {step_loss} at step "
                 f"{step + 1} of {steps}; lower training.lr ({lr:g})"
+                + (", or set model.dtype=bfloat16" if scaler is not None else "")
             )
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        # FedProx (Li et al. 2020, eq. 2): the gradient of mu/2 |w - w_received|^2
+        for parameter, start in zip(parameters, received, strict=False):  # none without prox
+            assert parameter.grad is not None
+            parameter.grad.add_(parameter.detach() - start, alpha=config.aggregation.prox)
         if t.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, t.max_grad_norm)
-        optimizer.step()
+        if scaler is None:
+            optimizer.step()
+        else:
+            before = scaler.get_scale()
+            scaler.step(optimizer)  # does nothing where a gradient overflowed
+            scaler.update()
+            skipped += scaler.get_scale() < before
         total_loss += step_loss * tokens
         total_tokens += tokens
     model.eval()
     optimizer.zero_grad(set_to_none=True)
+    if steps and skipped == steps:
+        raise RunError(
+            f"client {shard.client}, round {round_}: the gradients overflowed in each of {steps} "
+            "steps; set model.dtype=bfloat16"
+        )
     return {
         "num-examples": float(len(shard.examples)),
         "loss": total_loss / max(1.0, total_tokens),
         "tokens": total_tokens,
         "steps": float(steps),
+        **({} if scaler is None else {"skipped": float(skipped)}),
         "seconds": time.perf_counter() - started,
     }

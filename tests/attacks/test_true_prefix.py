@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Memorised
 
+from fedmem.attacks import true_prefix
 from fedmem.attacks.scoring import TokenScores, score
 from fedmem.attacks.true_prefix import cut, prompt, whole_notes, windows
 from fedmem.config import Attack
@@ -143,3 +144,38 @@ def test_batches_change_no_verdict(memorised: Memorised) -> None:
     whole, part = together[1], together[4]
     assert np.allclose(whole.logprob[:89], part.logprob, atol=1e-4)
     assert all(np.isfinite(one.logprob).all() for one in together)
+
+
+def test_without_bos_a_prompt_is_text_alone(memorised: Memorised) -> None:
+    # as a tokenizer without BOS gives it: the note's own tokens, everything one place earlier
+    one = memorised.canary
+    bare = replace(
+        one,
+        ids=one.ids[1:],
+        offsets=one.offsets[1:],
+        phi=tuple(replace(s, start=s.start - 1, end=s.end - 1) for s in one.phi),
+    )
+    assert prompt(bare, 50, 10, bos=0).tolist() == bare.ids[40:50].tolist()
+    tight = cut(replace(bare, ids=bare.ids[:30]), ATTACK, 0, bos=0)
+    assert tight is not None and (tight.split, tight.lengths) == (10, (10,))
+    attack = ATTACK.model_copy(update={"prefix_lengths": [1, 10]})
+    found = cut(bare, attack, 0, bos=0)
+    assert found is not None
+    rows = windows(memorised.model, [found], attack)
+    assert [row["target"] for row in rows] == [1, 10]
+    whole = whole_notes([bare], score(memorised.model, [bare.ids]), bos=0)
+    phi = of(whole, bare, "phi")
+    with_bos = of(whole_notes([one], score(memorised.model, [one.ids])), one, "phi")
+    # the tokens of text before a value are as many, with BOS or without
+    assert [row["prefix_tokens"] for row in phi] == [row["prefix_tokens"] for row in with_bos]
+
+
+def test_a_large_vocabulary_makes_smaller_batches_and_the_same_rows(
+    memorised: Memorised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = [found for c in (memorised.canary, memorised.twin) if (found := cut(c, ATTACK, 0))]
+    together = windows(memorised.model, cuts, ATTACK)
+    monkeypatch.setattr(true_prefix, "LOGITS_A_BATCH", 1)  # one row at a time
+    alone = windows(memorised.model, cuts, ATTACK)
+    keys = ("canary", "target", "matched", "hit", "bleu", "edit")
+    assert [[r[k] for k in keys] for r in alone] == [[r[k] for k in keys] for r in together]

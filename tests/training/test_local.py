@@ -16,7 +16,9 @@ from fedmem.data.records import Example, Shard
 from fedmem.errors import RunError
 from fedmem.model.base import load
 from fedmem.model.state import Arrays, get_arrays
+from fedmem.training.batches import collate
 from fedmem.training.local import make_optimizer, rate, steps_per_round, train_local
+from fedmem.training.loss import causal_lm_loss
 
 
 def examples(count: int, seed: int = 0, supervised: int = 1) -> tuple[Example, ...]:
@@ -184,3 +186,33 @@ def test_clients_keep_no_optimizer_state_and_the_model_ends_in_eval(base_folder:
     assert all(parameter.grad is None for parameter in model.parameters())
     frozen = [p for n, p in model.named_parameters() if ".lora_" not in n]
     assert frozen and not any(parameter.requires_grad for parameter in frozen)
+
+
+def test_fedprox_is_the_gradient_of_the_proximal_term(base_folder: Path) -> None:
+    """Against a loop that lets autograd differentiate mu/2 |w - w_received|^2."""
+    shard, mu, lr = Shard("a", examples(3), ()), 0.7, 0.05
+    sections: dict[str, Any] = {
+        "rounds": {"count": 1, "local_steps": 4},
+        "training": {"optimizer": "sgd", "schedule": "constant", "max_grad_norm": None},
+    }
+    ours, _ = trained(base_folder, shard, lr=lr, aggregation={"prox": mu}, **sections)
+    plain, _ = trained(base_folder, shard, lr=lr, **sections)
+
+    plan = config(base_folder, **sections)
+    model, _ = load(plan.model, plan.seed)
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    received = {n: p.detach().clone() for n, p in trainable.items()}
+    ids, labels = collate(shard.examples, 0, torch.device("cpu"))
+    model.train()
+    for _ in range(4):
+        loss = causal_lm_loss(model(input_ids=ids).logits, labels)
+        near = sum(((p - received[n]) ** 2).sum() for n, p in trainable.items())
+        (loss + mu / 2 * near).backward()
+        with torch.no_grad():
+            for p in trainable.values():
+                assert p.grad is not None
+                p -= lr * p.grad
+                p.grad = None
+    far = max(float(np.abs(ours[n] - plain[n]).max()) for n in ours)
+    apart = max(float(np.abs(ours[n] - p.detach().numpy()).max()) for n, p in trainable.items())
+    assert apart < 1e-6 < 1e-4 < far
