@@ -2,6 +2,7 @@
 
 Every file is written aside, flushed to disk and renamed into place. `manifest.json` says `running`
 from the start and `finished` or `failed` at the very end; without `finished` nothing is trusted.
+One process at a time works on a run: it holds a lock on the file `.lock`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic, sleep
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from fedmem.config import Config
 from fedmem.errors import ConfigError, DataError, RunError
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
+LOCK = ".lock"
+Kind = Literal["run", "arms", "sweep"]  # one run, or several under one directory
+LOCK_SECONDS = 20.0  # an arm whose starter was killed takes a moment to stop
+FORMAT = 2  # of a run directory: raised when its files change, so that no old one is misread
+# what must be the same for the same bytes
+SAME = ("fedmem", "python", "threads", "versions")
 
 
 class RunDir:
@@ -35,9 +44,10 @@ class RunDir:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self._lock: IO[bytes] | None = None
 
     @classmethod
-    def create(cls, config: Config, kind: Literal["run", "arms"] = "run") -> RunDir:
+    def create(cls, config: Config, kind: Kind = "run") -> RunDir:
         """Make a new directory under `config.output` with `config.yaml` and a first manifest.
 
         Raises ConfigError if nothing can be written there.
@@ -51,6 +61,7 @@ class RunDir:
             {
                 "status": "running",
                 "kind": kind,
+                "format": FORMAT,
                 "name": config.name,
                 "config_hash8": hash8,
                 "seed": config.seed,
@@ -61,9 +72,55 @@ class RunDir:
                 **environment(config.engine.threads),
             },
         )
+        run._take_lock()
         run.write_json(MANIFEST, run.manifest)
         run.write_text("config.yaml", dump_config(config))
         return run
+
+    @classmethod
+    def take_up(cls, path: Path, config: Config) -> RunDir:
+        """A run that was stopped, to go on with it.
+
+        Raises DataError if another process works on it, or if it was begun by other versions: the
+        result would not be that of an undisturbed run.
+        """
+        run = cls(path, read_manifest(path))
+        run._take_lock()
+        run.manifest = read_manifest(path)  # as the process before left it
+        now = {**json.loads(json.dumps(environment(config.engine.threads)))}
+        for key in SAME:
+            if run.manifest.get(key) != now[key]:
+                raise DataError(
+                    f"{path}: was begun with {_difference(key, run.manifest.get(key), now[key])}; "
+                    "go on with the same, or start anew without --resume"
+                )
+        resumed = [
+            *run.manifest.get("resumed", []),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        ]
+        run.manifest.update(status="running", error=None, resumed=resumed)
+        run.write_json(MANIFEST, run.manifest)
+        run.write_text("config.yaml", dump_config(config))
+        return run
+
+    def _take_lock(self) -> None:
+        """Hold the run's lock until the process ends or the run is closed. DataError if held."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        lock = (self.path / LOCK).open("ab")
+        until = monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() > until:
+                    lock.close()
+                    raise DataError(f"{self.path}: another process works on this run") from None
+                sleep(0.2)
+        self._lock = lock
 
     # --- whole files ---
 
@@ -86,7 +143,8 @@ class RunDir:
         import pyarrow.parquet as pq
 
         with self.aside(name) as part:
-            pq.write_table(table, part, compression="zstd")
+            # how a table was put together must not show in the file
+            pq.write_table(table.combine_chunks(), part, compression="zstd")
         return self.path / name
 
     @contextmanager
@@ -130,19 +188,52 @@ class RunDir:
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Add a round's line to `metrics.jsonl`; on disk when this returns."""
+        self._append(METRICS, row)
+
+    def append_timings(self, row: Mapping[str, object]) -> None:
+        """Add a round's line to `timings.jsonl`; on disk when this returns."""
+        self._append(TIMINGS, row)
+
+    def _append(self, name: str, row: Mapping[str, object]) -> None:
         line = json.dumps(_plain(row), allow_nan=False) + "\n"
-        with (self.path / METRICS).open("ab") as file:
+        with (self.path / name).open("ab") as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
 
+    def undo_unfinished(self) -> int | None:
+        """Take back what lies behind the last finished round; returns it, None if there is none."""
+        rows = self.metrics()
+        done = rows[-1]["round"] if rows else None
+        last = -1 if done is None else done
+        for file in (METRICS, TIMINGS):
+            kept = [row for row in self._lines(file) if row["round"] <= last]
+            if (self.path / file).exists():
+                self.write_text(file, "".join(json.dumps(row) + "\n" for row in kept))
+        for folder in ("adapters", "state"):
+            for found in (self.path / folder).glob("round_*"):
+                if int(found.name[6:].partition(".")[0]) > last:
+                    shutil.rmtree(found) if found.is_dir() else found.unlink()
+        for part in self.path.rglob(".*.part"):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        return done
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl` so far; a torn last line (a crash) is left out."""
-        file = self.path / METRICS
+        return self._lines(METRICS)
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        file = self.path / name
         if not file.is_file():
             return []
-        lines = file.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+        rows = []
+        for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                rows.append(json.loads(line))
+                rows[-1]["round"]
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{file}:{number}: torn or changed; start anew") from None
+        return rows
 
     # --- the end ---
 
@@ -165,10 +256,13 @@ class RunDir:
             seconds=round((now - began).total_seconds(), 1),
         )
         self.write_json(MANIFEST, self.manifest)
+        if self._lock is not None:
+            self._lock.close()  # which lets go of the lock
+            self._lock = None
 
     def kept(self) -> str:
         """What a run that stopped early leaves behind, in a few words."""
-        if self.manifest["kind"] == "arms":
+        if self.manifest["kind"] != "run":
             runs = [RunDir(file.parent, {}) for file in sorted(self.path.glob(f"*/{METRICS}"))]
             rounds = max((run.last_round() for run in runs), default=0)
         else:
@@ -209,38 +303,80 @@ def open_finished(path: str | Path) -> RunDir:
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run directory")
+    manifest = read_manifest(folder)
+    if manifest["status"] == "finished":
+        return RunDir(folder, manifest)
+    if manifest["status"] == "failed":
+        raise DataError(
+            f"{folder}: the run failed ({manifest.get('error')}); take it up with "
+            "`fedmem run CONFIG --resume`"
+        )
+    raise DataError(
+        f"{folder}: the run is still going or was killed; take a killed one up with "
+        "`fedmem run CONFIG --resume`"
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A run's manifest. Raises DataError where there is none that this version can read."""
     file = folder / MANIFEST
     if not file.is_file():
         raise DataError(f"{folder}: is not a run directory (it has no {MANIFEST})")
     try:
-        manifest = json.loads(file.read_bytes())
-        status = manifest["status"]
+        manifest: dict[str, Any] = json.loads(file.read_bytes())
+        manifest["status"], manifest["kind"], manifest["started"]
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{file}: is not a manifest that fedmem wrote") from None
-    if status == "finished":
-        return RunDir(folder, manifest)
-    if status == "failed":
-        raise DataError(f"{folder}: the run failed ({manifest.get('error')}); run it again")
-    raise DataError(f"{folder}: the run is still going or was killed; it is not whole")
+    if manifest.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: a run directory of format {manifest.get('format', 1)}, written by fedmem "
+            f"{manifest.get('fedmem')}; this fedmem reads format {FORMAT}"
+        )
+    return manifest
+
+
+def find(config: Config, kind: Kind = "run") -> Path | None:
+    """The newest directory under `config.output` of a run of this very config, in any state."""
+    hash8 = config_hash8(config)
+    for path in sorted(config.output.glob(f"*-{config.name}-{hash8}*"), reverse=True):
+        try:
+            manifest = json.loads((path / MANIFEST).read_bytes())
+            if manifest["config_hash8"] == hash8 and manifest["kind"] == kind:
+                return path
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # killed before its manifest was written: nothing to go on with
+    return None
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run is whole. Raises DataError as `read_manifest` does."""
+    return bool(read_manifest(path)["status"] == "finished")
+
+
+def _difference(key: str, then: Any, now: Any) -> str:
+    if isinstance(then, dict) and isinstance(now, dict):
+        name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
+        return f"{name} {then.get(name)}, here is {now.get(name)}"
+    return f"{key} {then}, here is {now}"
 
 
 def finished_runs(path: str | Path) -> list[Path]:
-    """The finished run itself, or, for the directory of a config with arms, its arms' runs.
+    """The finished run itself, or, for the directory of arms or of a sweep, the runs in it.
 
-    A directory of arms counts even if one of its arms failed: the whole ones are returned.
+    Such a directory counts even if one of its runs failed: the whole ones are returned.
     Raises DataError if there is none.
     """
     folder = Path(path)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        arms = manifest["arms"] if manifest["kind"] == "arms" else None
+        named = manifest["runs"] if manifest["kind"] != "run" else None
     except (OSError, ValueError, KeyError, TypeError):
-        arms = None
-    if arms is None:
+        named = None
+    if named is None:
         return [open_finished(folder).path]
-    runs = [folder / name for name in arms.values() if name]
+    runs = [folder / name for name in named.values() if name]
     if not runs:
-        raise DataError(f"{folder}: none of its arms has finished")
+        raise DataError(f"{folder}: none of its runs has finished")
     return [open_finished(run).path for run in runs]
 
 

@@ -1,4 +1,4 @@
-"""Everything one process needs to act as any client of a run: data, the base, one adapter's room.
+"""Everything one process needs to act as a client of a run: data, the base, one adapter's room.
 
 The base is resident and frozen, once a process, however many clients it plays; a client's arrays
 are written into the model, trained, and read out again. A second client costs no second model.
@@ -6,64 +6,116 @@ are written into the model, trained, and read out again. A second client costs n
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from fedmem.attacks.audit import attack_as, audit
-from fedmem.attacks.rows import to_bytes
+from fedmem.attacks.rows import table_bytes, to_bytes
 from fedmem.attacks.views import ClientView
 from fedmem.config import Config
-from fedmem.data.build import Dataset, build
+from fedmem.data.build import ALL, Dataset, build
+from fedmem.data.cache import Say
+from fedmem.data.preview import plan_table
 from fedmem.errors import ConfigError
-from fedmem.evaluation.utility import evaluate
+from fedmem.evaluation.utility import answer
+from fedmem.model import state
 from fedmem.model.base import load
+from fedmem.model.merge import Merged, Product, save_deltas
+from fedmem.model.probe import check_lengths, check_reading
 from fedmem.model.state import Arrays, get_arrays, set_arrays
+from fedmem.rounds import attack_due, utility_due
 from fedmem.training import cpu
-from fedmem.training.local import train_local
+from fedmem.training.local import seed_of, train_local
 
 
 class Workspace:
-    """A process's copy of the run. `clients`: participants in order of partition id."""
+    """A process's copy of the run. `clients`: participants in order of partition id.
 
-    def __init__(self, config: Config) -> None:
+    `whole`: all data are here, as in a simulation. In deployment they are not: a node reads the
+    shard of the client that it plays when it is first asked to, and the server none. `say` is told
+    what takes long about the data.
+    """
+
+    def __init__(self, config: Config, say: Say = lambda text: None) -> None:
+        self._say = say
         cpu.set_up(config.engine.threads)
         self.config = config
         self.model, self.tokenizer = load(config.model, config.seed)
-        positions = getattr(self.model.config, "max_position_embeddings", None)
+        self.bos = int(self.tokenizer.bos_token_id is not None)
         # an attack decodes on, behind a prompt as long as a whole note
-        wanted = config.training.max_length + config.attack.continuation
-        if positions is not None and wanted > positions:
-            raise ConfigError(
-                f"training.max_length: {config.training.max_length} and attack.continuation "
-                f"{config.attack.continuation} exceed the base's {positions} positions; lower one"
-            )
+        check_lengths(self.model, config.training.max_length + config.attack.continuation)
         self.model.to(device(config.engine.device))
-        self.data: Dataset = build(config, self.tokenizer)
-        self.clients = list(self.data.shards)
+        check_reading(self.model.eval(), config.model.dtype)
+        self.whole = config.engine.kind != "deployment"
+        pooled = config.rounds.topology == "centralized"
+        self.clients = [ALL] if pooled else [client.name for client in config.data.clients]
+        self._parts: dict[str, Dataset] = {}
+        if self.whole:
+            self.data  # noqa: B018  wrong data end the run here
         self._rates = {client.name: client.lr for client in config.data.clients}
-        self._start = get_arrays(self.model)
+        self._merged = None
+        if config.aggregation.rule == "product":
+            self._merged = Merged(self.model)
+        elif config.aggregation.rule == "freeze_a":
+            for name, parameter in self.model.named_parameters():
+                if "lora_A" in name:  # drawn from the seed: the same at every client
+                    parameter.requires_grad_(False)
+        self._start = self._merged.initial() if self._merged else get_arrays(self.model)
         self._loaded: Arrays | None = None
         self.model.eval()
 
+    @property
+    def data(self) -> Dataset:
+        """All data of the run."""
+        return self.part(None)
+
+    def part(self, client: str | None) -> Dataset:
+        """What this process needs to play `client`: everything if `whole`, else its part alone."""
+        only = None if self.whole or client in (None, ALL) else client
+        key = only or ALL
+        if key not in self._parts:
+            self._parts[key] = build(self.config, self.tokenizer, only, self._say)
+        return self._parts[key]
+
     def initial_arrays(self) -> Arrays:
-        """The trained arrays before round 1: LoRA's fresh A and zero B, or the base's weights."""
+        """The model before round 1: LoRA's fresh A and zero B, the base's weights, or no deltas."""
         return self._start
+
+    @property
+    def products(self) -> list[Product]:
+        """What the LoRA adapts, where products are averaged; else nothing."""
+        return self._merged.products if self._merged else []
 
     def load(self, arrays: Arrays) -> Any:
         """The model with these arrays, in eval mode; writes them only if they are new here."""
         if self._loaded is not arrays:
-            set_arrays(self.model, arrays)
+            if self._merged:
+                self._merged.load(arrays)
+            else:
+                set_arrays(self.model, arrays)
             self._loaded = arrays
         return self.model
+
+    def save(self, arrays: Arrays, folder: Path) -> None:
+        """A model on disk: a PEFT adapter, a whole checkpoint, or the deltas to the base."""
+        if self._merged:
+            save_deltas(arrays, folder)
+        else:
+            state.save(self.load(arrays), folder)
 
     def train(self, client: str, round_: int, arrays: Arrays) -> tuple[Arrays, dict[str, float]]:
         """One round of `client` from `arrays`: (trained arrays, metrics as in `train_local`)."""
         model = self.load(arrays)
         self._loaded = None  # training changes the model in place
+        if self._merged:
+            self._merged.fresh(seed_of(self.config.seed, client, round_))
         lr = self._rates.get(client) or self.config.training.lr
         pad = self.tokenizer.pad_token_id or 0
-        metrics = train_local(model, self.data.shards[client], self.config, round_, lr, pad)
+        metrics = train_local(model, self.part(client).shards[client], self.config, round_, lr, pad)
         return get_arrays(model), metrics
 
     def observe(self, client: str, round_: int, arrays: Arrays) -> bytes:
@@ -73,18 +125,43 @@ class Workspace:
         # alone or pooled there is no other participant to be curious about
         if topology != "federated" or (attackers != "all" and client not in attackers):
             return b""
-        own = tuple(c for c in self.data.canaries if c.owners.get(client, 0))
+        canaries = self.part(client).canaries
+        own = tuple(c for c in canaries if c.owners.get(client, 0))
         view = ClientView(client, round_, self.load(arrays), self.tokenizer, own)
-        return to_bytes(attack_as(view, self.data.canaries, self.config, "global"))
+        return to_bytes(attack_as(view, canaries, self.config, "global"))
 
     def audit(self, round_: int, arrays: Arrays, name: str) -> list[dict[str, Any]]:
         """The auditor's scoring pass: all canaries, or under `local` the model's owner's."""
         canaries = [c for c in self.data.canaries if name == "global" or name in c.owners]
-        return audit(self.load(arrays), canaries, self.config, round_, name)
+        return audit(self.load(arrays), canaries, self.config, round_, name, self.bos)
 
-    def evaluate(self, round_: int, arrays: Arrays, name: str) -> list[dict[str, Any]]:
-        """Utility rows of one model."""
-        return evaluate(self.load(arrays), self.data.heldout, round_, name)
+    def answer(self, round_: int, arrays: Arrays, name: str) -> pa.Table:
+        """What one model makes of the held-out questions: rows of `evaluation.utility.ANSWERS`."""
+        return answer(self.load(arrays), self.data.heldout, round_, name)
+
+    def report(self, client: str, round_: int, arrays: Arrays) -> dict[str, bytes]:
+        """In deployment, a client about its own canaries, twins and held-out questions.
+
+        `scores`, `answers`: Arrow streams, empty where nothing is due; before round 1 also `plan`
+        (its rows of canaries.parquet) and `stats` (JSON). Figures and ids, as `privacy.redact` has
+        it; the notes stay here.
+        """
+        part = self.part(client)
+        model, name = self.load(arrays), "global"
+        if self.config.rounds.topology == "local":
+            name = client
+        told = {}
+        if attack_due(self.config, round_):
+            own = [c for c in part.canaries if client in c.owners or client == ALL]
+            told["scores"] = to_bytes(audit(model, own, self.config, round_, name, self.bos))
+        if utility_due(self.config, round_):
+            told["answers"] = table_bytes(answer(model, part.heldout, round_, name))
+        if round_ == 0:
+            plan = plan_table(part, self.config.privacy.redact)
+            mine = [client == ALL or client in owners for owners in plan["owners"].to_pylist()]
+            told["plan"] = table_bytes(plan.filter(pa.array(mine)))
+            told["stats"] = json.dumps(part.stats).encode()
+        return told
 
 
 def device(name: str) -> torch.device:

@@ -153,18 +153,22 @@ def utility(truth: Truth, rounds: int = 5) -> list[dict[str, Any]]:
     return rows
 
 
+def timings(rounds: int = 5) -> list[dict[str, Any]]:
+    """Rows of timings.jsonl."""
+    time = {"train_seconds": 9.0, "aggregate_seconds": 0.1, "attack_seconds": 1.5}
+    time |= {"utility_seconds": 0.4, "seconds": 11.0}
+    return [{"round": round_, **time, "lost_workers": []} for round_ in range(1, rounds + 1)]
+
+
 def metrics(rounds: int = 5, absent: dict[int, str] | None = None) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl; `absent`: round -> the client that did not take part."""
     rows = []
     for round_ in range(1, rounds + 1):
         there = [c for c in CLIENTS if c != (absent or {}).get(round_)]
-        figures = {"loss": 2.0 / round_, "tokens": 9000, "num-examples": 60, "seconds": 3.0}
-        time = {"train_seconds": 9.0, "aggregate_seconds": 0.1, "attack_seconds": 1.5}
-        time |= {"utility_seconds": 0.4, "seconds": 11.0}
+        figures = {"loss": 2.0 / round_, "tokens": 9000, "num-examples": 60}
         rows.append(
             {"round": round_, "participants": there, "ties": int(round_ == 3)}
             | {"train": {client: figures for client in there}}
-            | time
         )
     return rows
 
@@ -191,8 +195,9 @@ def write_run(
     table = pa.Table.from_pylist(canaries(truth, redacted))
     pq.write_table(table, run / "canaries.parquet")
     write_scores(run, scores(truth))
-    lines = "".join(json.dumps(row) + "\n" for row in metrics())
-    (run / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    for name, rows in (("metrics", metrics()), ("timings", timings())):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (run / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     (run / "utility.json").write_text(json.dumps(utility(truth)), encoding="utf-8")
     manifest = {"versions": {"fedmem": "0.1.0", "torch": "2.9.0"}, "device": "cpu", "seed": 0}
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -12,6 +12,7 @@ from toys import NAMES, Arrays, LeastSquares, kept, toy_config
 from clients.app import app
 from fedmem.engine.inline import InlineGrid
 from fedmem.engine.records import (
+    CONFIG,
     ROUND,
     metrics_record,
     only_arrays,
@@ -25,8 +26,9 @@ from fedmem.errors import RunError
 
 def ask(toy: LeastSquares, kind: str, arrays: Arrays, round_: int = 1, client: int = 1) -> Message:
     """Send one message to one client and return its reply."""
-    grid = InlineGrid(app, toy.clients, {"config": toy.config.model_dump_json()})
-    content = RecordDict({"arrays": to_record(arrays), "config": ConfigRecord({ROUND: round_})})
+    grid = InlineGrid(app, toy.clients)
+    settings = ConfigRecord({ROUND: round_, CONFIG: toy.config.model_dump_json()})
+    content = RecordDict({"arrays": to_record(arrays), "config": settings})
     (reply,) = grid.send_and_receive([Message(content, grid.get_node_ids()[client], kind)])
     return reply
 
@@ -63,7 +65,7 @@ def test_an_observer_without_rows_sends_no_empty_value() -> None:
 
 def test_each_node_says_which_partition_it_holds() -> None:
     toy = kept(toy_config())
-    grid = InlineGrid(app, toy.clients, {"config": toy.config.model_dump_json()})
+    grid = InlineGrid(app, toy.clients)
     questions = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
     told = [only_metrics(r.content)["partition-id"] for r in grid.send_and_receive(questions)]
     assert told == [0, 1, 2]

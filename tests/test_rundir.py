@@ -143,11 +143,11 @@ def test_the_directory_of_arms_gives_its_whole_runs(tmp_path: Path) -> None:
     with RunDir.create(config(tmp_path), kind="arms") as parent:
         with RunDir.create(config(parent.path)) as arm:
             arm.finish()
-        parent.fail("arm b: out of memory", arms={"a": arm.path.name, "b": None})
+        parent.fail("arm b: out of memory", runs={"a": arm.path.name, "b": None})
     assert finished_runs(parent.path) == [arm.path]
     assert finished_runs(arm.path) == [arm.path]
-    (parent.path / "manifest.json").write_text(json.dumps({"kind": "arms", "arms": {"b": None}}))
-    with pytest.raises(DataError, match="none of its arms"):
+    (parent.path / "manifest.json").write_text(json.dumps({"kind": "arms", "runs": {"b": None}}))
+    with pytest.raises(DataError, match="none of its runs"):
         finished_runs(parent.path)
 
 

@@ -29,7 +29,8 @@ from fedmem.simulation import run
 
 FILES = {
     *("config.yaml", "manifest.json", "metrics.jsonl", "canaries.parquet", "scores.parquet"),
-    *("utility.json", "data.json", "summary.json", "report.html"),
+    *("answers.parquet", "utility.json", "data.json", "timings.jsonl", "summary.json"),
+    *("report.html", "MODEL_CARD.md", ".lock"),
 }
 
 
@@ -78,7 +79,7 @@ def test_a_run_leaves_every_file(
     assert [line["round"] for line in lines] == [0, 1, 2]
     for line in lines:
         assert line["participants"] == (["all"] if topology == "centralized" else ["a", "b"])
-        assert line["seconds"] > 0 and line["ties"] >= 0
+        assert line["ties"] >= 0
         for client, metrics in line["train"].items():
             assert metrics["num-examples"] == len(shards[client].examples)
             assert math.isfinite(metrics["loss"]) and metrics["tokens"] > 0

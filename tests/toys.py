@@ -9,6 +9,7 @@ import numpy as np
 
 from fedmem import workspace as workspaces
 from fedmem.config import Config
+from fedmem.rounds import Round
 
 Arrays = dict[str, np.ndarray]
 NAMES = ["layers.0.q_proj.lora_A.weight", "b"]  # out of alphabetical order on purpose
@@ -35,6 +36,7 @@ class LeastSquares:
         self.before: Callable[[str, int, Arrays], None] = lambda *_: None
         self.poison: dict[str, float] = {}
         self.observed: list[tuple[str, int]] = []
+        self.whole, self.products = True, ()
 
     def shard(self, client: str) -> tuple[np.ndarray, np.ndarray]:
         i = self.clients.index(client)
@@ -84,16 +86,11 @@ class Rounds:
 
     def __call__(
         self,
-        round_: int,
-        arrays: dict[str, Arrays],
-        participants: list[str],
-        train_metrics: dict[str, dict[str, float]],
-        score_bytes: list[bytes],
-        seconds: dict[str, float],
+        done: Round,
     ) -> None:
-        assert round_ == len(self.models)
-        self.models.append(arrays)
-        self.participants.append(participants)
-        self.metrics.append(train_metrics)
-        self.scores.append([json.loads(row) for row in score_bytes])
-        self.seconds.append(seconds)
+        assert done.number == len(self.models)
+        self.models.append(done.models)
+        self.participants.append(done.participants)
+        self.metrics.append(done.train)
+        self.scores.append([json.loads(row) for row in done.scores])
+        self.seconds.append(done.seconds)

@@ -29,7 +29,7 @@ from fedmem.workspace import Workspace
 
 def fedmem_loop(config: Config) -> Arrays:
     """The product's own loop."""
-    last: dict[str, Arrays] = run_inline(config, lambda *round_: None)
+    last: dict[str, Arrays] = run_inline(config, lambda _: None)
     return last["global"]
 
 

@@ -44,16 +44,18 @@ def table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 def to_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
     """The table as an Arrow stream, for a message; empty bytes for no rows."""
-    if not rows:
-        return b""
+    return table_bytes(table(rows)) if rows else b""
+
+
+def table_bytes(made: pa.Table) -> bytes:
+    """Any table as an Arrow stream."""
     sink = pa.BufferOutputStream()
-    made = table(rows)
     with pa.ipc.new_stream(sink, made.schema) as writer:
         writer.write_table(made)
     return bytes(sink.getvalue())
 
 
 def from_bytes(data: bytes) -> pa.Table:
-    """The table that `to_bytes` wrote."""
+    """The table in an Arrow stream."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()

@@ -15,6 +15,8 @@ Arrays = dict[str, np.ndarray]
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 ROUND = "server-round"  # Flower's own strategies send the round under this key
+CONFIG = "config"  # the whole config as JSON: a node needs nothing but the message to take part
+OBSERVE = "observe"  # whether the client that reports is to attack the model, too
 EXAMPLES = "num-examples"
 
 

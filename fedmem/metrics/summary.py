@@ -31,7 +31,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     """
     config = read_config(run_dir)
     canary_table = read_table(run_dir / "canaries.parquet")
-    metrics = read_lines(run_dir / "metrics.jsonl")
+    metrics = read_lines(run_dir / "metrics.jsonl", "participants")
+    timings = read_lines(run_dir / "timings.jsonl", "seconds")
     try:
         canaries = read_canaries(canary_table)
         scores = collect(read_table(run_dir / "scores.parquet"), canaries, config.attack.bleu)
@@ -68,7 +69,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "knowledge": sorted({key.knowledge for key in scores}),
         "clients": everyone,
         "participants": {str(round_): names for round_, names in participants.items()},
-        "levels": _levels(canaries),
+        "levels": levels(canaries),
         "owners": _owned(canaries),
         "redacted": not any(texts),
         "leakage": leakage,
@@ -81,7 +82,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "queries": _queries(found),
         "utility": _utility(run_dir / "utility.json"),
         "worst": worst(found, canaries, continuation),
-        "time": _time(metrics),
+        "time": _time(timings),
+        "lost_workers": [loss for row in timings for loss in row.get("lost_workers") or []],
         "training": [_training(row) for row in metrics if row.get("train")],
         "ties": sum(row.get("ties", 0) for row in metrics),
     }
@@ -118,15 +120,15 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {_short(error)}") from None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl: one object a round, in order of rounds."""
+def read_lines(path: Path, key: str) -> list[dict[str, Any]]:
+    """metrics.jsonl or timings.jsonl: one object a round, each with `key`, in order of rounds."""
     if not path.is_file():
         raise DataError(f"{path.parent} has no {path.name}: did the run finish?")
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            row["round"], row["participants"]
+            row["round"], row[key]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}:{number} cannot be read: {_short(error)}") from None
         found.append(row)
@@ -144,7 +146,7 @@ def _attackers(config: Config, everyone: list[str]) -> list[str]:
     return everyone if config.attack.attackers == "all" else list(config.attack.attackers)
 
 
-def _levels(canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
+def levels(canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
     """Notes, patients and PHI values of each number of copies, the twins (0) first."""
     found = []
     for copies in sorted({canary.copies for canary in canaries.values()}):
@@ -195,10 +197,10 @@ def _training(row: dict[str, Any]) -> dict[str, Any]:
     return {"round": row["round"], "clients": row["train"]}
 
 
-def _time(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def _time(timings: list[dict[str, Any]]) -> dict[str, Any]:
     """Seconds by stage and round; the attack's share of the rounds after which it ran."""
     rounds = []
-    for row in metrics:
+    for row in timings:
         parts = {stage: float(row.get(f"{stage}_seconds") or 0.0) for stage in STAGES}
         seconds = float(row.get("seconds") or sum(parts.values()))
         rounds.append({"round": row["round"], **parts, "seconds": seconds})

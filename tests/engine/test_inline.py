@@ -169,7 +169,7 @@ class CountingGrid(InlineGrid):
     """
 
     def __init__(self, toy: LeastSquares) -> None:
-        super().__init__(clients.app.app, toy.clients, {"config": toy.config.model_dump_json()})
+        super().__init__(clients.app.app, toy.clients)
         self.alive: list[weakref.ref[RecordDict]] = []
         self.most = 0
 
@@ -184,7 +184,7 @@ class CountingGrid(InlineGrid):
 def test_memory_does_not_grow_with_the_number_of_clients() -> None:
     toy = kept(toy_config(12))
     grid = CountingGrid(toy)
-    run_rounds(grid, toy.config, toy.config.model_dump_json(), Rounds())
+    run_rounds(grid, toy.config, Rounds())
     assert len(grid.alive) == 24
     assert grid.most == 1  # the one being added while the next client trains
 
@@ -195,7 +195,7 @@ def test_flowers_own_mods_run_and_change_what_they_should(
     toy, plain, counted = kept(toy_config()), Rounds(), Rounds()
     run_inline(toy.config, plain)
     with caplog.at_level(logging.INFO, logger="flwr"):
-        run_inline(toy.config, counted, app_with([message_size_mod]))
+        run_inline(toy.config, counted, client_app=app_with([message_size_mod]))
     assert any("Outgoing message size" in record.message for record in caplog.records)
     for a, b in zip(plain.models, counted.models, strict=True):
         assert all(a["global"][name].tobytes() == b["global"][name].tobytes() for name in NAMES)
@@ -203,8 +203,7 @@ def test_flowers_own_mods_run_and_change_what_they_should(
 
 def test_fixed_clipping_keeps_every_update_within_the_norm() -> None:
     toy = kept(toy_config())
-    json_ = toy.config.model_dump_json()
-    grid = InlineGrid(app_with([fixedclipping_mod]), toy.clients, {"config": json_})
+    grid = InlineGrid(app_with([fixedclipping_mod]), toy.clients)
     strategy = Federated(toy.config, toy.clients)
     sent = to_record(toy.initial_arrays())
     norm = ConfigRecord({"clipping_norm": 0.01})

@@ -13,8 +13,9 @@ import torch
 from tiny import config
 
 from fedmem.data.records import EncodedQA
-from fedmem.evaluation.utility import evaluate
+from fedmem.evaluation.utility import ANSWERS, answer
 from fedmem.metrics.intervals import wilson
+from fedmem.metrics.utility import by_task
 from fedmem.workspace import Workspace
 
 # tokens: 1 the prompt's end; 2 and 3 follow it with 0.6 and 0.3; after 2 comes 4 with 0.1
@@ -61,7 +62,7 @@ NLL = [
 
 
 def test_rows_by_hand() -> None:
-    whole, mcq, open_ = evaluate(Bigram(), QUESTIONS, 3, "global")
+    whole, mcq, open_ = by_task(answer(Bigram(), QUESTIONS, 3, "global"))
     assert [row["task"] for row in (whole, mcq, open_)] == ["all", "mcq", "open"]
     assert {(row["round"], row["model"]) for row in (whole, mcq, open_)} == {(3, "global")}
     assert [row["n"] for row in (whole, mcq, open_)] == [5, 4, 1]
@@ -76,15 +77,24 @@ def test_rows_by_hand() -> None:
         assert min(NLL) <= row["nll_low"] <= row["nll"] <= row["nll_high"] <= max(NLL)
 
 
+def test_each_question_has_its_row() -> None:
+    table = answer(Bigram(), QUESTIONS, 2, "global")
+    assert table.schema == ANSWERS
+    assert table["nll"].to_pylist() == pytest.approx(NLL, abs=1e-6)
+    assert table["right"].to_pylist() == [True, False, True, True, None]
+    assert table["chance"].to_pylist() == [1 / 3, 0.5, 0.5, 0.5, None]
+
+
 def test_a_task_without_options_has_no_accuracy() -> None:
-    (row,) = evaluate(Bigram(), [QUESTIONS[4]], 0, "global")  # one task: no row over all
+    (row,) = by_task(answer(Bigram(), [QUESTIONS[4]], 0, "global"))  # one task: no row over all
     assert row["task"] == "open" and row["scored"] == 0
     assert [row[key] for key in ("accuracy", "low", "high", "chance")] == [None] * 4
     assert row["nll_low"] == row["nll"] == row["nll_high"]
 
 
 def test_no_questions_no_rows() -> None:
-    assert evaluate(Bigram(), [], 0, "global") == []
+    table = answer(Bigram(), [], 0, "global")
+    assert table.schema == ANSWERS and by_task(table) == []
 
 
 def test_the_untouched_base_is_near_chance_and_lora_is_the_base(base_folder: Path) -> None:
@@ -92,7 +102,7 @@ def test_the_untouched_base_is_near_chance_and_lora_is_the_base(base_folder: Pat
     for method in ("lora", "full"):
         plan = config(base_folder, model={"method": method}, utility={"max_records": 40})
         workspace = Workspace(plan)
-        rows.append(workspace.evaluate(0, workspace.initial_arrays(), "global"))
+        rows.append(by_task(workspace.answer(0, workspace.initial_arrays(), "global")))
     (lora,), (full,) = rows
     assert lora == full
     assert lora["n"] == 40 and lora["chance"] == 0.25

@@ -71,7 +71,7 @@ def test_one_client_is_plain_peft_training(base_folder: Path, loss_on: str) -> N
     plan = one_client(base_folder, loss_on=loss_on)
     workspace = Workspace(plan)
     workspaces.keep(workspace)
-    ours = run_inline(plan, lambda *_: None)["global"]
+    ours = run_inline(plan, lambda _: None)["global"]
 
     model = plain_model(base_folder).train()
     start = {name: p.detach().clone() for name, p in trainable(model).items()}
