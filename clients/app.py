@@ -1,18 +1,24 @@
 """The ClientApp: it finds out which client it plays, and hands over to `honest` or `curious`.
 
-Works unchanged in process, under Ray and in deployment: the config comes in the run config, the
-client from the node's partition id, the base model from the process's workspace.
+Works unchanged in process, under Ray and in deployment: the config comes in the message, the client
+from the node's partition id, the base model from the process's workspace. In deployment the folder
+of a hospital's records is its own to say: `data-root` in the node config goes before `data.root`.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import curious, honest
-from fedmem import workspace as workspaces
-from fedmem.engine.records import ROUND, only_config
-from fedmem.workspace import Workspace
+from fedmem.config import Config
+from fedmem.engine.records import CONFIG, ROUND, only_config
+
+if TYPE_CHECKING:
+    from fedmem.workspace import Workspace
 
 app = ClientApp()
 
@@ -38,12 +44,29 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(curious.observe(workspace, client, round_, message.content), reply_to=message)
 
 
+@app.evaluate("report")
+def report(message: Message, context: Context) -> Message:
+    """Say how the model does on this client's own canaries and held-out questions."""
+    workspace, client, round_ = _turn(message, context)
+    return Message(honest.report(workspace, client, round_, message.content), reply_to=message)
+
+
 def _turn(message: Message, context: Context) -> tuple[Workspace, str, int]:
     """Return this process's workspace, the client's name and the round."""
-    workspace = workspaces.get(str(context.run_config["config"]))
-    round_ = only_config(message.content)[ROUND]
+    # here, and not above: a process that is only asked for its partition id need not load torch
+    from fedmem import workspace as workspaces
+
+    settings = only_config(message.content)
+    round_ = settings[ROUND]
     if not isinstance(round_, int):
         raise ValueError(f"{ROUND}: expected a whole number, found {round_!r}")
+    config_json = str(settings[CONFIG])
+    if "data-root" in context.node_config:
+        config = Config.model_validate_json(config_json)
+        root = Path(str(context.node_config["data-root"]))
+        data = config.data.model_copy(update={"root": root})
+        config_json = config.model_copy(update={"data": data}).model_dump_json()
+    workspace = workspaces.get(config_json)
     return workspace, workspace.clients[_partition(context)], round_
 
 

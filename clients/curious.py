@@ -6,10 +6,14 @@ records and the models: the view "client".
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flwr.app import ConfigRecord, RecordDict
 
 from fedmem.engine.records import metrics_record, only_arrays, to_arrays
-from fedmem.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fedmem.workspace import Workspace
 
 
 def observe(workspace: Workspace, client: str, round_: int, content: RecordDict) -> RecordDict:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from flwr.app import RecordDict
+from typing import TYPE_CHECKING
 
-from fedmem.engine.records import metrics_record, only_arrays, to_arrays, to_record
-from fedmem.workspace import Workspace
+from flwr.app import ConfigRecord, RecordDict
+
+from fedmem.engine.records import (
+    OBSERVE,
+    metrics_record,
+    only_arrays,
+    only_config,
+    to_arrays,
+    to_record,
+)
+
+if TYPE_CHECKING:
+    from fedmem.workspace import Workspace
 
 
 def train(workspace: Workspace, client: str, round_: int, content: RecordDict) -> RecordDict:
@@ -15,3 +26,18 @@ def train(workspace: Workspace, client: str, round_: int, content: RecordDict) -
     """
     arrays, metrics = workspace.train(client, round_, to_arrays(only_arrays(content)))
     return RecordDict({"arrays": to_record(arrays), "metrics": metrics_record(metrics)})
+
+
+def report(workspace: Workspace, client: str, round_: int, content: RecordDict) -> RecordDict:
+    """Score the client's own canaries and held-out questions here, and let out figures alone.
+
+    For deployment, where no other machine holds them. Parts: see `Workspace.report`. A client that
+    is due to attack does so in the same turn (`observed`), for a node may be a new process for every
+    message, which loads the base anew.
+    """
+    arrays = to_arrays(only_arrays(content))
+    parts = workspace.report(client, round_, arrays)
+    if only_config(content)[OBSERVE]:
+        parts["observed"] = workspace.observe(client, round_, arrays)
+    record = ConfigRecord({name: part for name, part in parts.items() if part})
+    return RecordDict({"report": record, "metrics": metrics_record({"num-examples": 1})})

@@ -2,73 +2,76 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from time import perf_counter
-from typing import Protocol
+from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fedmem import workspace as workspaces
 from fedmem.config import Config
-from fedmem.engine.records import Arrays, to_record
+from fedmem.model.state import Arrays
+from fedmem.progress import plain
+from fedmem.rounds import OnRound, Round, Start, attack_due, utility_due
 from server.strategy import Federated, Local
 
-log = logging.getLogger(__name__)
 
+def run_rounds(
+    grid: Grid, config: Config, on_round: OnRound, start: Start | None = None
+) -> dict[str, Arrays]:
+    """Round 0: observe the base. Then `rounds.count` times: train, aggregate, observe.
 
-class OnRound(Protocol):
-    """What the process does with a finished round: utility, scores, adapter, metrics."""
-
-    def __call__(
-        self,
-        round_: int,
-        arrays: dict[str, Arrays],
-        participants: list[str],
-        train_metrics: dict[str, dict[str, float]],
-        score_bytes: list[bytes],
-        seconds: dict[str, float],
-    ) -> None:
-        """Take round `round_` (0 is the untouched base).
-
-        `arrays`: the models after the round, by name: "global", or every client's under topology
-        `local` (one and the same dict where it has not trained yet). `participants` in order of
-        partition id. `train_metrics` by client, empty in round 0. `score_bytes`: one item for each
-        observer with rows; empty if no attack was due. `seconds`: train, aggregate, attack.
-        """
-
-
-def run_rounds(grid: Grid, config: Config, config_json: str, on_round: OnRound) -> None:
-    """Round 0: observe the base. Then `rounds.count` times: train, aggregate, observe."""
-    workspace = workspaces.get(config_json)
+    `on_round` is told of each round as it ends. With `start` the rounds up to it are taken as done.
+    Returns the last models by name.
+    """
+    workspace = workspaces.get(config.model_dump_json())
     topology = Local if config.rounds.topology == "local" else Federated
-    strategy = topology(config, workspace.clients)
-    arrays = to_record(workspace.initial_arrays())
+    strategy = topology(config, workspace.clients, workspace.products)
+    arrays = strategy.begin(workspace.initial_arrays(), start)
     settings = ConfigRecord()
+    models = strategy.models(arrays)
+    losses: list[dict[str, Any]] = getattr(grid, "losses", [])  # engines that can lose a worker
+    told = 0
 
-    for round_ in range(config.rounds.count + 1):
+    for number in range(start.number + 1 if start else 0, config.rounds.count + 1):
         seconds = {"train": 0.0, "aggregate": 0.0, "attack": 0.0}
-        train_metrics: dict[str, dict[str, float]] = {}
-        score_bytes: list[bytes] = []
+        strategy.begin_round(number)
 
-        if round_ > 0:
-            start = perf_counter()
-            messages = strategy.configure_train(round_, arrays, settings, grid)
+        if number > 0:
+            began = perf_counter()
+            messages = strategy.configure_train(number, arrays, settings, grid)
             replies = _exchange(grid, messages, seconds, "train")
-            mean, _ = strategy.aggregate_train(round_, replies)
+            mean, _ = strategy.aggregate_train(number, replies)
             arrays = arrays if mean is None else mean  # local: nothing is averaged
-            train_metrics = strategy.train_metrics
-            seconds["aggregate"] = perf_counter() - start - seconds["train"]
+            seconds["aggregate"] = perf_counter() - began - seconds["train"]
 
-        if round_ % config.attack.every == 0 or round_ == config.rounds.count:
-            messages = strategy.configure_evaluate(round_, arrays, settings, grid)
+        if attack_due(config, number) and workspace.whole:
+            messages = strategy.configure_evaluate(number, arrays, settings, grid)
             replies = _exchange(grid, messages, seconds, "attack")
-            strategy.aggregate_evaluate(round_, replies)
-            score_bytes = strategy.scores
+            strategy.aggregate_evaluate(number, replies)
+
+        if not workspace.whole and (attack_due(config, number) or utility_due(config, number)):
+            messages = strategy.configure_report(number, arrays, settings, grid)
+            strategy.aggregate_report(number, _exchange(grid, messages, seconds, "attack"))
 
         models = strategy.models(arrays)
-        on_round(round_, models, strategy.participants, train_metrics, score_bytes, seconds)
+        on_round(
+            Round(
+                number=number,
+                models=models,
+                participants=strategy.participants,
+                train=strategy.train_metrics,
+                scores=strategy.scores,
+                told=strategy.told,
+                seconds=seconds,
+                losses=losses[told:],
+            )
+        )
+        told = len(losses)
+    return models
 
 
 def _exchange(
@@ -76,37 +79,23 @@ def _exchange(
 ) -> Iterator[Message]:
     """Send messages, hand on replies as they come, and add the time waited to `seconds[key]`."""
     start = perf_counter()
-    for reply in grid.send_and_receive(messages):
+    # a list: Flower's own grids go through the messages twice. They share one record of the model.
+    for reply in grid.send_and_receive(list(messages)):
         seconds[key] += perf_counter() - start
         yield reply
         start = perf_counter()
     seconds[key] += perf_counter() - start
 
 
-def server_app(on_round: OnRound) -> ServerApp:
-    """Return a ServerApp that runs all rounds and calls `on_round` after each."""
-    made = ServerApp()
-
-    @made.main()
-    def main(grid: Grid, context: Context) -> None:
-        config_json = str(context.run_config["config"])
-        run_rounds(grid, Config.model_validate_json(config_json), config_json, on_round)
-
-    return made
+app = ServerApp()
 
 
-def log_round(
-    round_: int,
-    arrays: dict[str, Arrays],
-    participants: list[str],
-    train_metrics: dict[str, dict[str, float]],
-    score_bytes: list[bytes],
-    seconds: dict[str, float],
-) -> None:
-    """Log one line a round; what `app` does where no process has given it more to do."""
-    losses = ", ".join(f"{name} {m['loss']:.4f}" for name, m in train_metrics.items())
-    took = " ".join(f"{key} {value:.1f} s" for key, value in seconds.items())
-    log.info("round %d: %d clients, loss: %s; %s", round_, len(participants), losses, took)
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What `flwr run` starts: a whole run, with Flower's nodes as its clients."""
+    from fedmem import simulation
+    from fedmem.engine.deployment import requested
 
-
-app = server_app(log_round)
+    config, resume = requested(context.run_config)
+    done = simulation.run(config, plain(sys.stderr), resume, partial(run_rounds, grid))
+    print(f"run:    {done.path.resolve()}\nreport: {done.report.resolve()}", file=sys.stderr)

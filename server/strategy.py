@@ -7,17 +7,21 @@ which answers arrive: clients are taken in order of partition id, so a seed give
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedmem.aggregation import WeightedMean, problem_with
+from fedmem.aggregation import problem_with, rule, weight_of
 from fedmem.config import Config
 from fedmem.engine.records import (
+    CONFIG,
     EXAMPLES,
+    OBSERVE,
     ROUND,
     Arrays,
     only_arrays,
@@ -27,8 +31,12 @@ from fedmem.engine.records import (
     to_record,
 )
 from fedmem.errors import RunError
+from fedmem.model.merge import Product
+from fedmem.rounds import Start, attack_due
 from server.nodes import meet
 
+# what each client says of its own canaries and questions, where the server holds no data
+REPORT = f"{MessageType.EVALUATE}.report"
 SAMPLING = 0x5A3B1E  # keeps this stream of random numbers apart from others of the same seed
 
 
@@ -40,24 +48,55 @@ def sample(clients: int, per_round: int, seed: int, round_: int) -> list[int]:
     return sorted(int(i) for i in rng.choice(clients, per_round, replace=False))
 
 
+def size(shape: Sequence[int]) -> int:
+    """Bytes of a float32 array of this shape."""
+    return 4 * math.prod(shape)
+
+
+def plain(reason: str | None) -> str:
+    """What went wrong at a client, on one line, without the wrapping that Flower's nodes add."""
+    wrapped = re.fullmatch(r"<class '[\w.]*?(\w+)'>:<'(.*)'>", reason or "", re.DOTALL)
+    if wrapped is None:
+        return " ".join((reason or "").split())[:500]
+    kind, text = wrapped[1], " ".join(wrapped[2].split())[:500]
+    return text if kind in ("ConfigError", "DataError", "RunError") else f"{kind}: {text}"
+
+
 class Federated(Strategy):
     """FedAvg over a round's participants; for topology `federated` and `centralized`.
 
     After `aggregate_train` the clients' metrics are in `train_metrics`, by name; after
-    `aggregate_evaluate` the participants' score rows are in `scores`, in order of partition id.
+    `aggregate_evaluate` the participants' score rows are in `scores`, in order of partition id;
+    after `aggregate_report` what all clients told is in `told`.
     """
 
-    def __init__(self, config: Config, clients: list[str]) -> None:
+    def __init__(
+        self, config: Config, clients: list[str], products: Sequence[Product] = ()
+    ) -> None:
         per_round = config.rounds.clients_per_round
         self.clients = clients
+        self.products = products  # what a round's LoRA adapts, where the products are averaged
         self.per_round = len(clients) if per_round == "all" else per_round
         self.seed = config.seed
-        self.weights = config.aggregation.weights
+        self.aggregation = config.aggregation
+        self.config, self.config_json = config, config.model_dump_json()
         self.nodes: list[int] = []  # node id by partition id, known once the nodes have been met
-        self._chosen = list(range(len(clients)))  # everybody gets the untouched base of round 0
+        self._chosen = list(range(len(clients)))
+        self._sent = ArrayRecord()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.train_metrics: dict[str, dict[str, float]] = {}
         self.scores: list[bytes] = []
+        self.told: list[dict[str, bytes]] = []
+
+    def begin(self, initial: Arrays, start: Start | None) -> ArrayRecord:
+        """Return the model to begin with: the initial one, or that of a run taken up again."""
+        return to_record(start.models["global"] if start else initial)
+
+    def begin_round(self, round_: int) -> None:
+        """Choose the participants of the round (0: everybody gets the untouched base)."""
+        per_round = self.per_round if round_ else len(self.clients)
+        self._chosen = sample(len(self.clients), per_round, self.seed, round_)
+        self.train_metrics, self.scores, self.told = {}, [], []
 
     @property
     def participants(self) -> list[str]:
@@ -76,24 +115,27 @@ class Federated(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Choose the participants of the round and send each the model."""
-        self._chosen = sample(len(self.clients), self.per_round, self.seed, server_round)
+        """Send each participant of the round the model."""
+        self._sent = arrays
         self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        if self.products:
+            self._shapes = {n: shape for p in self.products for n, shape in p.shapes.items()}
         return self._messages(MessageType.TRAIN, server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates as they come in. Raises RunError, naming client and round."""
-        mean = WeightedMean()
+        joined = rule(self.aggregation, self.products)
         for partition, update in self._updates(server_round, replies):
-            examples = self.train_metrics[self.clients[partition]][EXAMPLES]
-            mean.add(update, examples if self.weights == "examples" else 1.0)
-        return to_record(mean.result()), self._total()
+            name = self.clients[partition]
+            examples = self.train_metrics[name][EXAMPLES]
+            joined.add(update, weight_of(self.aggregation, name, examples))
+        before = to_arrays(self._sent) if self.products else {}
+        return to_record(joined.result(before)), self._total()
 
     def _updates(self, round_: int, replies: Iterable[Message]) -> Iterator[tuple[int, Arrays]]:
         """Yield (partition, update), each one checked, and note the client's metrics."""
-        self.train_metrics = {}
         for partition, content in self._answers(round_, replies):
             name = self.clients[partition]
             try:
@@ -105,6 +147,9 @@ class Federated(Strategy):
                 problem = f"{EXAMPLES} is {metrics.get(EXAMPLES)}, not a positive number"
             if problem is not None:
                 raise RunError(f"round {round_}, client {name}: update refused: {problem}")
+            sent = self._model_of(partition, self._sent)
+            metrics["bytes_down"] = float(sum(size(array.shape) for array in sent.values()))
+            metrics["bytes_up"] = float(sum(array.nbytes for array in update.values()))
             self.train_metrics[name] = metrics
             yield partition, update
 
@@ -123,7 +168,6 @@ class Federated(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Collect the participants' score rows in `scores`. Raises RunError as for training."""
-        self.scores = []
         for partition, content in self._answers(server_round, replies):
             try:
                 scores = only_config(content).get("scores", b"")
@@ -133,6 +177,26 @@ class Federated(Strategy):
             if isinstance(scores, bytes) and scores:
                 self.scores.append(scores)
         return MetricRecord({EXAMPLES: len(self._chosen)})
+
+    def configure_report(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every client, participant or not, for the state of its own canaries and questions."""
+        return self._messages(REPORT, server_round, arrays, config, grid)
+
+    def aggregate_report(self, server_round: int, replies: Iterable[Message]) -> None:
+        """Collect what the clients told in `told`. Raises RunError as for training."""
+        everybody = list(range(len(self.clients)))
+        for partition, content in self._answers(server_round, replies, everybody):
+            try:
+                record = only_config(content)
+            except ValueError as error:
+                name = self.clients[partition]
+                raise RunError(f"round {server_round}, client {name}: bad reply: {error}") from None
+            told = {key: value for key, value in record.items() if isinstance(value, bytes)}
+            if observed := told.pop("observed", b""):
+                self.scores.append(observed)
+            self.told.append(told)
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -146,24 +210,33 @@ class Federated(Strategy):
         """Return one message to each participant, in order of partition id, made when asked for."""
         if not self.nodes:
             self.nodes = meet(grid, len(self.clients))
-        settings = ConfigRecord({**config, ROUND: round_})
+        settings = {**config, ROUND: round_, CONFIG: self.config_json}
+        due = attack_due(self.config, round_)
+        everybody = range(len(self.clients))
         return (
             Message(
-                RecordDict({"arrays": self._model_of(i, arrays), "config": settings}),
+                RecordDict(
+                    {
+                        "arrays": self._model_of(i, arrays),
+                        "config": ConfigRecord({**settings, OBSERVE: due and i in self._chosen}),
+                    }
+                ),
                 self.nodes[i],
                 kind,
                 group_id=str(round_),
             )
-            for i in self._chosen
+            for i in (everybody if kind == REPORT else self._chosen)
         )
 
-    def _answers(self, round_: int, replies: Iterable[Message]) -> Iterator[tuple[int, RecordDict]]:
+    def _answers(
+        self, round_: int, replies: Iterable[Message], asked: list[int] | None = None
+    ) -> Iterator[tuple[int, RecordDict]]:
         """Yield (partition, content) of every participant's answer, in order of partition id.
 
         An answer that comes early waits for its turn; the inline engine answers in order, so there
         nothing waits. Raises RunError for an error reply, a stranger's or a missing one.
         """
-        due = list(self._chosen)
+        due = list(self._chosen if asked is None else asked)
         early: dict[int, RecordDict] = {}
         for reply in replies:
             node = reply.metadata.src_node_id
@@ -172,7 +245,7 @@ class Federated(Strategy):
                 who = self.clients[partition] if partition >= 0 else f"node {node}"
                 raise RunError(f"round {round_}, {who}: an answer that nobody asked for")
             if reply.has_error():
-                why = reply.error.reason or f"Flower's error {reply.error.code}"
+                why = plain(reply.error.reason) or f"Flower's error {reply.error.code}"
                 name = self.clients[partition]
                 raise RunError(f"round {round_}, client {name}: failed: {why}")
             early[partition] = reply.content
@@ -190,9 +263,17 @@ class Local(Federated):
     The control that shows what sharing adds. The server only stores the models between rounds.
     """
 
-    def __init__(self, config: Config, clients: list[str]) -> None:
-        super().__init__(config, clients)
+    def __init__(
+        self, config: Config, clients: list[str], products: Sequence[Product] = ()
+    ) -> None:
+        super().__init__(config, clients, products)
         self._own: dict[int, ArrayRecord] = {}
+
+    def begin(self, initial: Arrays, start: Start | None) -> ArrayRecord:
+        """Return the base that clients begin with; a run taken up again brings their models."""
+        if start:
+            self._own = {i: to_record(start.models[name]) for i, name in enumerate(self.clients)}
+        return to_record(initial)
 
     def models(self, arrays: ArrayRecord) -> dict[str, Arrays]:
         """Return every client's model; `arrays` is the base of those that have not trained yet."""

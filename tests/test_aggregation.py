@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedmem.aggregation import WeightedMean, problem_with
+from fedmem.aggregation import ProductMean, WeightedMean, problem_with, rule, weight_of
+from fedmem.config import Aggregation
+from fedmem.model.merge import Product
 
 SHAPES = {"w": (3, 2), "b": ()}
 
@@ -65,3 +67,37 @@ def test_an_unusable_update_is_described(change: dict[str, np.ndarray], said: st
 
 def test_arrays_in_another_order_are_other_arrays() -> None:
     assert problem_with(dict(reversed(update(0).items())), SHAPES) is not None
+
+
+def test_the_mean_of_products_is_exact_and_not_the_product_of_means() -> None:
+    rng = np.random.default_rng(0)
+    product = Product("w", "a", "b", 2, (4, 3), 0.5, transposed=False)
+    turned = Product("v", "a", "b", 2, (3, 4), 0.5, transposed=True)
+    updates = [
+        {"a": np.float32(rng.normal(size=(2, 3))), "b": np.float32(rng.normal(size=(4, 2)))}
+        for _ in range(3)
+    ]
+    assert product.shapes == turned.shapes == {"a": (2, 3), "b": (4, 2)}
+    before = {"w": np.ones((4, 3), np.float32), "v": np.ones((3, 4), np.float32)}
+    mean = rule(Aggregation(rule="product"), [product, turned])
+    assert isinstance(mean, ProductMean)
+    weights = [70.0, 141.0, 293.0]
+    for update_, weight in zip(updates, weights, strict=True):
+        mean.add(update_, weight)
+    after = mean.result(before)
+    exact = 1 + np.average(
+        [0.5 * u["b"].astype(np.float64) @ u["a"] for u in updates], axis=0, weights=weights
+    )
+    np.testing.assert_array_equal(after["w"], exact.astype(np.float32))
+    np.testing.assert_array_equal(after["v"], exact.T.astype(np.float32))
+    a, b = (np.average([u[k] for u in updates], axis=0, weights=weights) for k in "ab")
+    assert np.abs(after["w"] - 1 - 0.5 * b @ a).max() > 0.05
+    with pytest.raises(ValueError, match="no updates"):
+        ProductMean([product]).result(before)
+
+
+def test_weights_by_examples_uniform_or_given() -> None:
+    given = {"a": 70.0, "b": 141.0}
+    assert weight_of(Aggregation(weights="examples"), "a", 12) == 12
+    assert weight_of(Aggregation(weights="uniform"), "a", 12) == 1
+    assert weight_of(Aggregation(weights=given), "b", 12) == 141

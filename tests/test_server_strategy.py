@@ -17,16 +17,17 @@ from fedmem.engine.records import to_arrays, to_record
 from fedmem.errors import RunError
 from server.app import run_rounds
 from server.nodes import meet
-from server.strategy import Federated, sample
+from server.strategy import Federated, plain, sample
 
 
 def grid_for(toy: LeastSquares) -> InlineGrid:
-    return InlineGrid(clients.app.app, toy.clients, {"config": toy.config.model_dump_json()})
+    return InlineGrid(clients.app.app, toy.clients)
 
 
 def train_round(toy: LeastSquares, round_: int = 1) -> tuple[Federated, list[Message]]:
     """Return a strategy that waits for replies, and the replies of all participants."""
     grid, strategy = grid_for(toy), Federated(toy.config, toy.clients)
+    strategy.begin_round(round_)
     sent = to_record(toy.initial_arrays())
     messages = strategy.configure_train(round_, sent, ConfigRecord(), grid)
     return strategy, list(grid.send_and_receive(messages))
@@ -151,10 +152,9 @@ class Losing(InlineGrid):
 
 def test_a_lost_client_stops_the_run_by_name() -> None:
     toy = kept(toy_config(rounds={"count": 2}, attack={"every": 2}))
-    json_ = toy.config.model_dump_json()
-    grid = Losing(clients.app.app, toy.clients, {"config": json_})
+    grid = Losing(clients.app.app, toy.clients)
     with pytest.raises(RunError, match="round 0, client c1: no answer came"):
-        run_rounds(grid, toy.config, json_, Rounds())
+        run_rounds(grid, toy.config, Rounds())
     strategy, replies = train_round(toy)
     with pytest.raises(RunError, match="round 1, client c1: no answer came"):
         strategy.aggregate_train(1, [replies[0], replies[2]])
@@ -241,7 +241,7 @@ class Slow(InlineGrid):
 
 def test_the_server_waits_for_all_nodes_and_orders_them_by_partition() -> None:
     toy = kept(toy_config())
-    grid = Slow(clients.app.app, toy.clients, {"config": toy.config.model_dump_json()})
+    grid = Slow(clients.app.app, toy.clients)
     assert meet(grid, 3, pause=0.0) == grid_for(toy).get_node_ids()
     assert grid.asked == 3
     with pytest.raises(RunError, match="3 of 4 clients connected within 0 s"):
@@ -268,3 +268,10 @@ def test_a_node_that_cannot_start_is_named_with_its_reason() -> None:
     app.query()(introduce)
     with pytest.raises(RunError, match="did not start: no model folder"):
         meet(InlineGrid(app, ["a"], {}), 1)
+
+
+def test_a_nodes_error_is_told_without_its_wrapping() -> None:
+    assert plain("<class 'fedmem.errors.DataError'>:<'a.jsonl:3: bad row'>") == "a.jsonl:3: bad row"
+    assert plain("<class 'KeyError'>:<'x\ny'>") == "KeyError: x y"
+    assert plain("client b raised\n ValueError") == "client b raised ValueError"
+    assert plain(None) == ""

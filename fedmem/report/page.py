@@ -54,6 +54,8 @@ def short_names(names: list[str]) -> list[str]:
     while len(set(found)) > 1 and all("-" in name for name in found):
         if len({name.split("-", 1)[0] for name in found}) > 1:
             break
+        if any(name.split("-", 1)[1][:1].isdigit() for name in found):
+            break  # not lr1e-3, lr1e-4 to 3, 4
         found = [name.split("-", 1)[1] for name in found]
     return [
         f"{name} ({found[:i].count(name) + 1})" if found.count(name) > 1 else name
@@ -182,14 +184,22 @@ def data_tables(arms: Sequence[Arm]) -> list[Table]:
         for row in arm.summary["owners"]
     ]
     training = [
-        [arm.name, client, *(f"{figures.get(key, 0):,.0f}" for key in ("num-examples", "tokens"))]
+        [
+            *(arm.name, client),
+            *(f"{figures.get(key, 0):,.0f}" for key in ("num-examples", "tokens")),
+            *(view.size(figures.get(key)) for key in ("bytes_down", "bytes_up")),
+        ]
         for arm in arms
         for client, figures in _first_training(arm).items()
     ]
     return [
         Table("Notes", head, levels),
         Table("Notes by owner", ["run", "client", "written", "notes"], owners),
-        Table("One round of training", ["run", "client", "examples", "tokens"], training),
+        Table(
+            "One round of training",
+            ["run", "client", "examples", "tokens", "sent to it", "sent back"],
+            training,
+        ),
     ]
 
 

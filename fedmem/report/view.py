@@ -107,6 +107,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def size(count: float | None) -> str:
+    """`1.2 MB`; a dash where it was not counted."""
+    return "–" if count is None else f"{count / 1e6:,.2f} MB"
+
+
 def seconds(value: float) -> str:
     """As in "4.2 s", "3 min 07 s"."""
     if value < 60:
