@@ -24,6 +24,12 @@ class Event:
     rounds: int = 0
     seconds: float | None = None
     path: str | None = None  # the run directory, once it is there
+    lasting: bool = False  # to stay on the screen: a warning
+
+
+def has_ended(event: Event) -> bool:
+    """Whether the run is over, well or not."""
+    return event.stage == DONE or event.stage.startswith(FAILED)
 
 
 Progress = Callable[[Event], None]
@@ -58,12 +64,16 @@ def describe(event: Event) -> str:
 
 
 @contextmanager
-def shown(stream: TextIO | None = None) -> Iterator[Progress]:
+def shown(stream: TextIO | None = None, whole: str | None = None) -> Iterator[Progress]:
     """A progress that draws on `stream` (standard error): one live line a run on a terminal,
-    else a line a finished round and a line a stage outside the rounds."""
+    else a line a finished round and a line a stage outside the rounds.
+
+    `whole`: many runs make up one of this name. A live line each only while they are at work; in
+    plain lines what the whole tells, and how each of the others ended.
+    """
     out = sys.stderr if stream is None else stream
     if not out.isatty():
-        yield _plain(out)
+        yield plain(out, whole)
         return
     from rich.console import Console  # only where it is used: `fedmem --help` stays quick
     from rich.live import Live
@@ -89,21 +99,33 @@ def shown(stream: TextIO | None = None) -> Iterator[Progress]:
     with Live(console=console, get_renderable=table, refresh_per_second=4) as live:
 
         def show(event: Event) -> None:
-            began.setdefault(event.run, time.monotonic())
-            last[event.run] = event
-            if event.stage == DONE or event.stage.startswith(FAILED):
+            if event.lasting or (whole and event.stage.startswith(FAILED)):
+                console.print(f"{event.run}: {event.stage}", markup=False, highlight=False)
+            if whole not in (None, event.run) and has_ended(event):
+                last.pop(event.run, None)
+            elif not event.lasting:
+                began.setdefault(event.run, time.monotonic())
+                last[event.run] = event
+            if has_ended(event):
                 ended[event.run] = time.monotonic()
 
         yield show
         live.refresh()
 
 
-def _plain(out: TextIO) -> Progress:
+def plain(out: TextIO, whole: str | None = None) -> Progress:
+    """A progress that writes a line a finished round, and a line a stage outside the rounds.
+
+    `whole`: as for `shown`.
+    """
     said: dict[str, str] = {}
 
     def show(event: Event) -> None:
         text = describe(event)
-        if (event.seconds is not None or not event.round) and said.get(event.run) != text:
+        told = event.seconds is not None or not event.round or event.lasting
+        if whole not in (None, event.run):
+            told = event.lasting or has_ended(event)
+        if told and said.get(event.run) != text:
             said[event.run] = text
             print(f"{event.run}: {text}", file=out, flush=True)
 
