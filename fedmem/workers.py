@@ -19,6 +19,7 @@ from pathlib import Path
 from fedmem.progress import DONE, FAILED, Event, Progress, parse_line
 
 ERROR = "fedmem: error: "  # how the command line begins its one line
+WAITING, STARTING = "waiting for a free core", "starting"  # stages of a worker
 STOP_SECONDS = 15.0  # time for a worker to mark its run as failed before it is killed
 Inbox = queue.Queue[tuple["Worker", Event | None]]  # None: this worker has ended
 
@@ -109,11 +110,11 @@ def work(workers: Sequence[Worker], slots: int, progress: Progress) -> None:
     working: list[Worker] = []
     try:
         for worker in waiting[slots:]:
-            progress(Event(worker.name, "waiting for a free core"))
+            progress(Event(worker.name, WAITING))
         while waiting or working:
             while waiting and len(working) < slots:
                 worker = waiting.pop(0)
-                progress(Event(worker.name, "starting"))
+                progress(Event(worker.name, STARTING))
                 working.append(worker)
                 worker.start(inbox)
             worker, event = inbox.get()

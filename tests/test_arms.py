@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from tiny import listen_to_ctrl_c, rounds_done
 
-from fedmem.arms import at_once, environment, run_arms
+from fedmem.arms import run_arms
 from fedmem.config import Config
 from fedmem.errors import ConfigError, RunError
+from fedmem.group import at_once, environment
 from fedmem.loading import arm_configs, load_config
 from fedmem.progress import Event
 from fedmem.rundir import finished_runs, open_finished
@@ -83,8 +84,8 @@ def test_a_failed_arm_is_named_and_the_other_finishes(tmp_path: Path) -> None:
     (parent,) = (tmp_path / "runs").iterdir()
     manifest = json.loads((parent / "manifest.json").read_text())
     assert manifest["status"] == "failed"
-    assert manifest["arms"]["full"] is None
-    assert [run.name for run in finished_runs(parent)] == [manifest["arms"]["lora"]]
+    assert manifest["runs"]["full"] is None
+    assert [run.name for run in finished_runs(parent)] == [manifest["runs"]["lora"]]
     assert (parent / "report.html").is_file()
 
 

@@ -82,8 +82,8 @@ def test_one_fails_and_the_others_finish(make: Make, script: str, code: int, err
 STOPPABLE = """
 from fedmem.workers import stop_with_starter
 stop_with_starter()
-json_lines(Event('x', 'training', path='p'))
 try:
+    json_lines(Event('x', 'training', path='p'))
     time.sleep(60)
 except KeyboardInterrupt:
     sys.exit('fedmem: error: interrupted')
