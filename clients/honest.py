@@ -32,7 +32,7 @@ def report(workspace: Workspace, client: str, round_: int, content: RecordDict) 
     """Score the client's own canaries and held-out questions here, and let out figures alone.
 
     For deployment, where no other machine holds them. Parts: see `Workspace.report`. A client that
-    is due to attack does so in the same turn (`observed`), for a node may be a new process for every
+    is due to attack does so in the same turn (`observed`): a node may be a new process for every
     message, which loads the base anew.
     """
     arrays = to_arrays(only_arrays(content))

@@ -6,15 +6,14 @@ written after it, `round_NNN.json` holds its SHA-256. Only the last finished rou
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedmem.errors import DataError
+from fedmem.files import sha256
 from fedmem.model.state import Arrays
 from fedmem.rounds import Start
 from fedmem.rundir import RunDir
@@ -33,7 +32,7 @@ def save(directory: RunDir, number: int, models: dict[str, Arrays]) -> None:
     with directory.aside(file) as part:
         # safetensors sorts by name; the order of the arrays is part of the state
         save_file(flat, part, metadata={"order": json.dumps(list(flat))})
-    check = {"round": number, "sha256": _sha256(directory.path / file)}
+    check = {"round": number, "sha256": sha256(directory.path / file)}
     directory.write_json(f"{FOLDER}/round_{number:03d}.json", check)
 
 
@@ -46,7 +45,7 @@ def load(directory: RunDir, number: int) -> Start:
         raise DataError(f"{file.with_suffix('.json')}: is missing or torn; start anew") from None
     if not file.is_file():
         raise DataError(f"{file}: is missing; the run cannot be taken up, start anew")
-    if _sha256(file) != wanted:
+    if sha256(file) != wanted:
         raise DataError(f"{file}: is torn or changed (SHA-256 differs); start anew")
     models: dict[str, Arrays] = {}
     try:
@@ -67,8 +66,3 @@ def forget(directory: RunDir, keep: int | None) -> None:
             file.unlink()
     if keep is None:
         folder.rmdir()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

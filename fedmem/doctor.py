@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmem.config import Config, HubSource, StoredSource
+from fedmem.config import Config
+from fedmem.config.sources import HubSource, StoredSource
 from fedmem.errors import DataError
 from fedmem.group import at_once
 from fedmem.loading import arm_configs

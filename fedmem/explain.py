@@ -10,7 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmem.config import COMMIT, HUB_NAME, NAME, Config, Section
+from fedmem.config import Config
+from fedmem.config.section import COMMIT, HUB_NAME, NAME, Section
 
 Location = tuple[str | int, ...]
 NOTES_ONLY = ("notes", "i2b2_xml")  # adapters and kinds of data.canaries.source alone

@@ -8,7 +8,6 @@ One process at a time works on a run: it holds a lock on the file `.lock`.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from fedmem.config import Config
 from fedmem.errors import ConfigError, DataError, RunError
+from fedmem.files import part as part_of
+from fedmem.files import plain, sync
 from fedmem.loading import config_hash8, dump_config
 from fedmem.versions import environment
 
@@ -136,7 +137,7 @@ class RunDir:
 
     def write_json(self, name: str, value: object) -> Path:
         """Indented JSON; numbers that JSON does not know (NaN, infinities) become null."""
-        return self.write_text(name, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+        return self.write_text(name, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
     def write_table(self, name: str, table: pa.Table) -> Path:
         """An Arrow table as Parquet; the same table gives the same bytes."""
@@ -152,12 +153,12 @@ class RunDir:
         """A path to write a file to; renamed to `name` at the end, removed if the body raises."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = _part(target)
+        part = part_of(target)
         try:
             yield part
-            _sync(part)
+            sync(part)
             os.replace(part, target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -171,16 +172,16 @@ class RunDir:
         if target.exists():
             raise RunError(f"{target}: is already there and is not overwritten")
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = _part(target)
+        part = part_of(target)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
             yield part
             for file in sorted(part.rglob("*")):
-                _sync(file)
-            _sync(part)
+                sync(file)
+            sync(part)
             os.rename(part, target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -195,7 +196,7 @@ class RunDir:
         self._append(TIMINGS, row)
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
-        line = json.dumps(_plain(row), allow_nan=False) + "\n"
+        line = json.dumps(plain(row), allow_nan=False) + "\n"
         with (self.path / name).open("ab") as file:
             file.write(line.encode())
             file.flush()
@@ -394,33 +395,3 @@ def _new_directory(parent: Path, stem: str) -> Path:
     except OSError as error:
         raise ConfigError(f"output: cannot write under {parent}: {error.strerror}") from None
     raise ConfigError(f"output: {parent / stem} and 999 more are there already")
-
-
-def _part(target: Path) -> Path:
-    """Where `target` is written first: hidden, in the same folder, so that a rename is enough."""
-    return target.with_name(f".{target.name}.{os.getpid()}.part")
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _plain(value: object) -> object:
-    """Only what JSON can hold: paths to text, NumPy numbers and arrays to Python's, NaN to null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [_plain(inner) for inner in items]
-    if isinstance(value, Path):
-        return value.as_posix()
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return value

@@ -16,7 +16,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fedmem.config import Attack, Config, Engine, Model, Section, Training
+from fedmem.config import Attack, Config, Engine, Training
+from fedmem.config.model import Model
+from fedmem.config.section import Section
 from fedmem.data.build import Dataset, build
 from fedmem.errors import ConfigError, DataError
 from fedmem.explain import explain

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmem.attacks import audit, rows, true_prefix
-from fedmem.config import StoredSource
+from fedmem.config.sources import StoredSource
 from fedmem.data import sources
 from fedmem.data.adapters import examine, read_records
 from fedmem.data.build import Dataset

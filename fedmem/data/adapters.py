@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fedmem.config import StoredSource
+from fedmem.config.sources import StoredSource
 from fedmem.data import prompts, sources
 from fedmem.data.ids import SeenIds
 from fedmem.data.phi import CATEGORIES

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fedmem.config import Config, StoredSource
+from fedmem.config import Config
+from fedmem.config.sources import StoredSource
 from fedmem.data import canaries as planning
 from fedmem.data import corpus, partition, shards, tokens
 from fedmem.data.adapters import read_records

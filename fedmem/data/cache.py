@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from fedmem.errors import DataError
+from fedmem.files import sha256, sync
 
 Say = Callable[[str], None]
 Put = Callable[[str, NDArray[Any]], None]  # appends to the array of that name
@@ -132,7 +133,7 @@ def _load(path: Path, digest: str) -> Entry | None:
         arrays = {}
         for name, (kind, size, sha256) in told["arrays"].items():
             file = path / f"{name}.bin"
-            if file.stat().st_size != size or _sha256(file) != sha256:
+            if file.stat().st_size != size or sha256(file) != sha256:
                 return None
             kind = np.dtype(kind)
             # an empty file cannot be mapped
@@ -151,7 +152,7 @@ def _keep(path: Path, digest: str, make: Make) -> Entry:
         _write(part, digest, make)
         shutil.rmtree(path, ignore_errors=True)  # there, but not whole
         part.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise DataError(
             f"{path.parent}: cannot be written: {error.strerror}; free space, or set data.cache "
@@ -186,24 +187,10 @@ def _write(folder: Path, digest: str, make: Make) -> None:
     arrays = {}
     for name, kind in kinds.items():
         whole = folder / f"{name}.bin"
-        arrays[name] = (kind.str, whole.stat().st_size, _sha256(whole))
+        arrays[name] = (kind.str, whole.stat().st_size, sha256(whole))
     text = json.dumps({"key": digest, "arrays": arrays, "extra": extra}, indent=1)
     with (folder / ENTRY).open("w", encoding="utf-8") as entry:
         entry.write(text)
         entry.flush()
         os.fsync(entry.fileno())
-    _sync(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's names to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from fedmem.config import Canaries
+from fedmem.config.data import Canaries
 from fedmem.data.records import Canary, Note
 from fedmem.data.windows import Window
 from fedmem.errors import DataError

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedmem.config import Config, DirichletSplit, NaturalSplit, StoredSource
+from fedmem.config import Config
+from fedmem.config.data import DirichletSplit, NaturalSplit
+from fedmem.config.sources import StoredSource
 from fedmem.data import sources
 from fedmem.data.adapters import Fault, examine
 from fedmem.errors import DataError

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmem.config import Client, Config, StoredSource, SyntheticSource
+from fedmem.config import Config
+from fedmem.config.data import Client
+from fedmem.config.sources import StoredSource, SyntheticSource
 from fedmem.data import prompts, sources
 from fedmem.data.adapters import read_records
 from fedmem.data.cache import Cache, Entry, Put, Say, in_memory

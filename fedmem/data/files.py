@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedmem.config import Source, StoredSource
+from fedmem.config.sources import Source, StoredSource
 from fedmem.errors import ConfigError, DataError
 from fedmem.explain import explain
 

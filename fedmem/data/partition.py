@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmem.config import Client, Config, DirichletSplit, IidSplit, NaturalSplit, SizeSplit, Split
+from fedmem.config import Config
+from fedmem.config.data import Client, DirichletSplit, IidSplit, NaturalSplit, SizeSplit, Split
 from fedmem.data.corpus import Corpus
 from fedmem.data.shards import shuffled
 from fedmem.errors import DataError

@@ -11,7 +11,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import ConfigError, DataError
 
 # what an adapter_config.json may say beside r, alpha and targets: value that changes nothing

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import ConfigError, DataError
 from fedmem.model import hub, precision
 from fedmem.model.adapter import start_from

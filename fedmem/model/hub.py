@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import ConfigError, DataError
 
 WANTED = ["*.json", "*.safetensors", "tokenizer.model", "merges.txt"]

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import DataError
 from fedmem.model import precision
 from fedmem.model.base import attach, enable_checkpointing

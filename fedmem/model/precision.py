@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,7 +16,7 @@ from tiny import config, overfit, save_base
 
 from fedmem.attacks.printed import lines
 from fedmem.attacks.standalone import Attacked, attack
-from fedmem.config import Model
+from fedmem.config.model import Model
 from fedmem.data.encoding import Coder
 from fedmem.data.records import Note
 from fedmem.data.synthetic import notes

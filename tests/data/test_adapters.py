@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from fedmem.config import JsonlSource
+from fedmem.config.sources import JsonlSource
 from fedmem.data import prompts
 from fedmem.data.adapters import ADAPTERS, read_records
 from fedmem.data.records import Note, PhiSpan, QARecord

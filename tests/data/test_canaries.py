@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmem.config import Canaries, Level
+from fedmem.config.data import Canaries, Level
 from fedmem.data.canaries import Drawn, by_bytes, draw, grams, overlap, plan, split
 from fedmem.data.records import Note, PhiSpan
 from fedmem.data.windows import window

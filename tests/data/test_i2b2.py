@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmem.config import I2b2Source
+from fedmem.config.sources import I2b2Source
 from fedmem.data import i2b2, sources
 from fedmem.data.adapters import read_records
 from fedmem.data.phi import CATEGORIES

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from fedmem.config import Config, Split
+from fedmem.config import Config
+from fedmem.config.data import Split
 from fedmem.data.cache import Cache
 from fedmem.data.corpus import open_all, question_key
 from fedmem.data.partition import deal, divide, held_out, spread

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmem.config import JsonlSource
+from fedmem.config.sources import JsonlSource
 from fedmem.data.adapters import read_records
 from fedmem.data.phi import BODY, CATEGORIES, fill
 from fedmem.data.records import Note, PhiSpan

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmem.config import SyntheticSource, Training
+from fedmem.config import Training
+from fedmem.config.sources import SyntheticSource
 from fedmem.data import prompts, tokens
 from fedmem.data.cache import Cache
 from fedmem.data.corpus import Corpus

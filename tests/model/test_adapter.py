@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tiny import config
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import ConfigError, DataError, FedmemError
 from fedmem.model.base import load
 from fedmem.model.state import Arrays, get_arrays, save, set_arrays

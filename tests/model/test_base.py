@@ -15,7 +15,7 @@ from peft import PeftModel
 from tiny import config
 from transformers import AutoModelForCausalLM
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import ConfigError, DataError
 from fedmem.model.base import load, load_base, load_tokenizer
 from fedmem.model.state import get_arrays, save, set_arrays

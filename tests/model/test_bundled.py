@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from fedmem.config import Model
+from fedmem.config.model import Model
 from fedmem.data.encoding import Coder
 from fedmem.data.records import EncodedQA
 from fedmem.data.synthetic import corpus, qa

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tiny import config
 
-from fedmem import config as cfg
+from fedmem.config import model as cfg
 from fedmem.errors import ConfigError, DataError
 from fedmem.model.hub import is_hub_name
 from fedmem.model.state import get_arrays
@@ -28,7 +28,7 @@ SECRET = "hf_neverShowThis"
 FETCH = """
 import sys
 from pathlib import Path
-from fedmem.config import Model
+from fedmem.config.model import Model
 from fedmem.errors import FedmemError
 from fedmem.model.hub import fetch
 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedmem.config import (
+from fedmem.config.sources import (
     CsvSource,
     DiskSource,
     HubSource,

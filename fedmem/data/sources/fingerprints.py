@@ -6,12 +6,13 @@ import hashlib
 from pathlib import Path
 
 from fedmem.data.rows import folder, readable
+from fedmem.files import sha256
 
 
 def of_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with readable(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with readable(path):
+        return sha256(path)
 
 
 def of_folder(path: Path) -> str:

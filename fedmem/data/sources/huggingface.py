@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fedmem.config import DiskSource, HubSource
+from fedmem.config.sources import DiskSource, HubSource
 from fedmem.data.rows import Found, folder
 from fedmem.data.sources.parquet import BATCH, rows
 from fedmem.errors import DataError

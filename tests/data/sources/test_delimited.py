@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedmem.config import CsvSource
+from fedmem.config.sources import CsvSource
 from fedmem.data import prompts
 from fedmem.data.adapters import read_records
 from fedmem.data.records import Note

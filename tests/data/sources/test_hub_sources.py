@@ -21,7 +21,7 @@ TOKEN = "hf_neverToBeShown"
 READ = """
 import json, sys
 from collections import Counter
-from fedmem.config import HubSource
+from fedmem.config.sources import HubSource
 from fedmem.data.adapters import read_records
 from fedmem.errors import DataError
 for text in sys.argv[1:]:

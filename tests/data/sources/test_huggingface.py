@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
-from fedmem.config import DiskSource
+from fedmem.config.sources import DiskSource
 from fedmem.data import sources
 from fedmem.data.adapters import read_records
 from fedmem.errors import DataError

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmem.config import JsonlSource
+from fedmem.config.sources import JsonlSource
 from fedmem.data.adapters import OnBadRow, read_records
 from fedmem.errors import DataError
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedmem.config import ParquetSource
+from fedmem.config.sources import ParquetSource
 from fedmem.data import prompts
 from fedmem.data.adapters import read_records
 from fedmem.data.records import QARecord
