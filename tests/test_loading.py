@@ -98,7 +98,7 @@ def test_override_with_a_mapping_replaces_the_whole_value(file: Path) -> None:
         ("=1", ["written key=value"]),
         ("arms.ful.seed=1", ["no arm `ful`", "did you mean `full`?"]),
         ("arms.full.training.lrr=1", ["arms.full", "training.lrr", "did you mean `lr`?"]),
-        ("arms.full.name=x", ["arms.full", "`name` cannot vary"]),
+        ("arms.full.name=x", ["arms.full", "`name` cannot differ between runs"]),
     ],
 )
 def test_a_bad_override_is_refused_in_one_clear_line(

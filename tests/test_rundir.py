@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     with RunDir.create(config(tmp_path)) as run:
-        with pytest.raises(DataError, match="not whole"):
+        with pytest.raises(DataError, match="still going or was killed"):
             open_finished(run.path)
         run.append_metrics({"round": 1, "loss": np.float32(0.5)})
         run.append_metrics({"round": 2, "loss": math.nan})
@@ -52,6 +52,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     assert pq.read_table(run.path / "scores.parquet").equals(table)
     assert load_config(run.path / "config.yaml") == config(tmp_path)
     assert names(run.path) == [
+        ".lock",
         "adapters",
         "adapters/round_001",
         "adapters/round_001/weights.bin",

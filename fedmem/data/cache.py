@@ -131,9 +131,9 @@ def _load(path: Path, digest: str) -> Entry | None:
         if told["key"] != digest:
             return None
         arrays = {}
-        for name, (kind, size, sha256) in told["arrays"].items():
+        for name, (kind, size, held) in told["arrays"].items():
             file = path / f"{name}.bin"
-            if file.stat().st_size != size or sha256(file) != sha256:
+            if file.stat().st_size != size or sha256(file) != held:
                 return None
             kind = np.dtype(kind)
             # an empty file cannot be mapped

@@ -55,10 +55,13 @@ def check_reading(model: Any, dtype: str) -> None:
         (_packed, "does not read several options in one row, which measuring utility needs"),
     ):
         try:
-            apart = check(model, ids)
+            finite = bool(_logits(model, ids, use_cache=False).isfinite().all())
+            apart = check(model, ids) if finite else 0.0
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
             raise DataError(f"model.base: {name} {lacks} ({why}); take another base") from None
+        if not finite:
+            raise DataError(f"model.base: {name} gives NaN or infinity in {dtype}; take another")
         if not apart < tolerance:
             raise DataError(f"model.base: {name} {lacks}; take another base")
 

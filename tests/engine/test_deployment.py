@@ -74,7 +74,10 @@ def test_the_app_bundle_holds_code_and_no_data(tmp_path: Path) -> None:
     assert names == code | {"LICENSE", "pyproject.toml", ".info/CONTENT"}
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["insecure", "tls"])
+@pytest.mark.parametrize(
+    "tls",
+    [pytest.param(False, id="insecure", marks=pytest.mark.heavy), pytest.param(True, id="tls")],
+)
 def test_two_hospitals_end_with_the_model_of_a_simulation(
     base_folder: Path, tmp_path: Path, tls: bool
 ) -> None:
