@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from fedmem.errors import RunError
+
+
+@contextmanager
+def told(target: Path) -> Iterator[None]:
+    """Turns a disk that is full into one clear line about `target`, whichever library wrote."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors and Arrow raise their own errors, with the system's text inside
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise RunError(
+                f"{target}: no space left on the disk; free some, then go on with "
+                "`fedmem run CONFIG --resume`"
+            ) from None
+        raise
 
 
 def part(target: Path) -> Path:

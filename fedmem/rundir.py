@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self
 from fedmem.config import Config
 from fedmem.errors import ConfigError, DataError, RunError
 from fedmem.files import part as part_of
-from fedmem.files import plain, sync
+from fedmem.files import plain, sync, told
 from fedmem.loading import config_hash8, dump_config
 from fedmem.versions import environment
 
@@ -155,10 +155,11 @@ class RunDir:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = part_of(target)
         try:
-            yield part
-            sync(part)
-            os.replace(part, target)
-            sync(target.parent)
+            with told(target):
+                yield part
+                sync(part)
+                os.replace(part, target)
+                sync(target.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -176,12 +177,13 @@ class RunDir:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
-            yield part
-            for file in sorted(part.rglob("*")):
-                sync(file)
-            sync(part)
-            os.rename(part, target)
-            sync(target.parent)
+            with told(target):
+                yield part
+                for file in sorted(part.rglob("*")):
+                    sync(file)
+                sync(part)
+                os.rename(part, target)
+                sync(target.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -197,7 +199,7 @@ class RunDir:
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
         line = json.dumps(plain(row), allow_nan=False) + "\n"
-        with (self.path / name).open("ab") as file:
+        with told(self.path / name), (self.path / name).open("ab") as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -295,7 +297,7 @@ class RunDir:
         error.add_note(self.kept())  # the command line prints notes; so does a traceback
         try:
             self.fail(text)
-        except OSError:  # a full disk: the manifest stays at `running`, which is not whole either
+        except (OSError, RunError):  # a full disk: it stays at `running`, which is not whole either
             error.add_note("the manifest could not be written")
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from tiny import config
 
 from fedmem.config import Config
-from fedmem.errors import DataError
+from fedmem.errors import DataError, RunError
 from fedmem.loading import dump_config
 from fedmem.progress import Event
 from fedmem.rundir import RunDir, find
@@ -227,3 +227,29 @@ def test_one_process_at_a_time(
         run(made, resume=True)
     held.fail("let go")
     assert run(made, resume=True).path == folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of its own, with room for the first files of a run."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_later(
+    base_folder: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    made = plan(base_folder, small_disk)
+    with pytest.raises(RunError, match=r"no space left on the disk; free some, then go on") as told:
+        run(made)
+    assert str(small_disk) in str(told.value) and "\n" not in str(told.value)
+    assert not list(small_disk.rglob("*.part"))
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    done = run(made, resume=True)
+    whole = run(plan(base_folder, tmp_path / "whole"))
+    assert results(done.path) == results(whole.path)
