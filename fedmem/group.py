@@ -7,7 +7,6 @@ directory for each. Arms (`fedmem.arms`) and the points of a sweep (`fedmem.swee
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,9 +17,8 @@ from fedmem.loading import config_hash8, dump_config, load_config
 from fedmem.progress import DONE, Event, Progress, has_ended, json_lines
 from fedmem.rundir import MANIFEST, RunDir, is_finished
 from fedmem.versions import cores
-from fedmem.workers import Worker, stop_with_starter, work
+from fedmem.workers import Worker, environment, stop_with_starter, work
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 NAMED = 5  # failed runs in one error; the rest are counted
 
 
@@ -97,14 +95,6 @@ def at_once(configs: Mapping[str, Config]) -> int:
         return 1
     threads = max(config.engine.threads for config in configs.values())
     return max(1, min(len(configs), cores() // threads))
-
-
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a run: its number of threads, and this very copy of fedmem."""
-    package = str(Path(__file__).parent.parent)
-    path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    return {**os.environ, **counts, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1"}
 
 
 def run_member(file: Path) -> None:

@@ -20,6 +20,7 @@ from fedmem.progress import DONE, FAILED, Event, Progress, parse_line
 
 ERROR = "fedmem: error: "  # how the command line begins its one line
 WAITING, STARTING = "waiting for a free core", "starting"  # stages of a worker
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STOP_SECONDS = 15.0  # time for a worker to mark its run as failed before it is killed
 Inbox = queue.Queue[tuple["Worker", Event | None]]  # None: this worker has ended
 
@@ -133,6 +134,14 @@ def work(workers: Sequence[Worker], slots: int, progress: Progress) -> None:
             worker.ask_to_stop()
         for worker in working:
             worker.end()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a run: its number of threads, and this very copy of fedmem."""
+    package = str(Path(__file__).parent.parent)
+    path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return {**os.environ, **counts, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1"}
 
 
 def stop_with_starter() -> None:

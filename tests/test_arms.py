@@ -16,11 +16,12 @@ from tiny import listen_to_ctrl_c, rounds_done
 from fedmem.arms import run_arms
 from fedmem.config import Config
 from fedmem.errors import ConfigError, RunError
-from fedmem.group import at_once, environment
+from fedmem.group import at_once
 from fedmem.loading import arm_configs, load_config
 from fedmem.progress import Event
 from fedmem.rundir import finished_runs, open_finished
 from fedmem.versions import cores
+from fedmem.workers import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = """\

@@ -15,8 +15,8 @@ import clients.app
 from fedmem.engine.inline import InlineGrid, run_inline
 from fedmem.engine.records import to_arrays, to_record
 from fedmem.errors import RunError
-from server.app import run_rounds
 from server.nodes import meet
+from server.rounds import run_rounds
 from server.strategy import Federated, plain, sample
 
 

@@ -19,7 +19,7 @@ from fedmem.config import Config
 from fedmem.engine.grid import SimulationGrid, answer
 from fedmem.model.state import Arrays
 from fedmem.rounds import OnRound, Start
-from server.app import run_rounds
+from server.rounds import run_rounds
 
 
 class InlineGrid(SimulationGrid):

@@ -17,11 +17,11 @@ from fedmem import workspace as workspaces
 from fedmem.config import Config, Engine
 from fedmem.engine import FLOWER_ENVIRONMENT
 from fedmem.errors import ConfigError
-from fedmem.group import environment as with_threads
 from fedmem.model.state import Arrays
 from fedmem.rounds import OnRound, Start
 from fedmem.versions import cores
-from server.app import run_rounds
+from fedmem.workers import environment as with_threads
+from server.rounds import run_rounds
 
 # Ray reads these when it is imported: no usage statistics, and the
 # behaviour that later versions will have where an actor has no GPU.

@@ -67,7 +67,8 @@ def card(run: Path) -> str:
 
 def header(config: dict[str, Any]) -> dict[str, Any]:
     """Metadata of the hub's kind. `base_model` only where the base has a name on the hub."""
-    lora = config["model"]["method"] == "lora"
+    # averaged products are dense: no adapter that PEFT could load
+    lora = config["model"]["method"] == "lora" and config["aggregation"]["rule"] != "product"
     found = {
         "library_name": "peft" if lora else "transformers",
         "pipeline_tag": "text-generation",

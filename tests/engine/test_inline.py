@@ -22,7 +22,7 @@ from fedmem.engine._flower import FLOWER_VERSION, ErrorCode
 from fedmem.engine.inline import InlineGrid, run_inline
 from fedmem.engine.records import only_arrays, only_metrics, to_arrays, to_record
 from fedmem.errors import RunError
-from server.app import run_rounds
+from server.rounds import run_rounds
 from server.strategy import Federated
 
 Handler = Callable[[Message, Context], Message]

@@ -8,11 +8,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from tiny import config
 
+from fedmem import workspace as workspaces
 from fedmem.config import Config
+from fedmem.engine.inline import run_inline
 from fedmem.report.card import card
+from fedmem.rounds import Round
 from fedmem.simulation import run
 
 
@@ -110,3 +114,28 @@ def test_a_base_from_the_hub_is_named_in_the_header(adapters: Path, tmp_path: Pa
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     text = card(tmp_path)
     assert ModelCard(text).data.base_model == "org/small" and "0" * 40 in text
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"), [("lora", "fedavg"), ("lora", "product"), ("full", "fedavg")]
+)
+def test_the_code_in_the_card_loads_the_model_that_was_saved(
+    base_folder: Path, tmp_path: Path, method: str, rule: str
+) -> None:
+    sections = {"model": {"method": method}, "aggregation": {"rule": rule}}
+    plan = config(base_folder, output=str(tmp_path), rounds={"count": 1}, **sections)
+    done = run(plan)
+    text = (done.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    folder = done.path / "adapters" / "round_001"
+    code = code.replace("BASE", str(base_folder)).replace("FOLDER", str(folder))
+    loaded: dict[str, Any] = {}
+    exec(code, loaded)
+    ids = torch.arange(3, 40).view(1, -1)
+    workspace = workspaces.get(plan.model_dump_json())
+    last: list[Round] = []
+    run_inline(plan, last.append)
+    with torch.no_grad():
+        theirs = loaded["model"].eval()(input_ids=ids).logits
+        ours = workspace.load(last[-1].models["global"])(input_ids=ids).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
