@@ -14,7 +14,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import curious, honest
-from fedmem.config import Config
+from fedmem.engine.deployment import at_home
 from fedmem.engine.records import CONFIG, ROUND, only_config
 
 if TYPE_CHECKING:
@@ -62,10 +62,7 @@ def _turn(message: Message, context: Context) -> tuple[Workspace, str, int]:
         raise ValueError(f"{ROUND}: expected a whole number, found {round_!r}")
     config_json = str(settings[CONFIG])
     if "data-root" in context.node_config:
-        config = Config.model_validate_json(config_json)
-        root = Path(str(context.node_config["data-root"]))
-        data = config.data.model_copy(update={"root": root})
-        config_json = config.model_copy(update={"data": data}).model_dump_json()
+        config_json = at_home(config_json, Path(str(context.node_config["data-root"])))
     workspace = workspaces.get(config_json)
     return workspace, workspace.clients[_partition(context)], round_
 

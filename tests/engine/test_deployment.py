@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from tiny import config
 
 from fedmem.config import Config
-from fedmem.engine.deployment import requested
-from fedmem.errors import ConfigError
+from fedmem.engine.deployment import at_home, requested
+from fedmem.errors import ConfigError, DataError
 from fedmem.loading import dump_config
 from fedmem.simulation import run
 
@@ -196,3 +196,14 @@ def test_what_flower_hands_over_is_checked(tmp_path: Path) -> None:
         requested({"config": "flower", "set": "rounds.cuont=7"})
     with pytest.raises(ConfigError, match="started by Flower's own command"):
         run(made)
+
+
+def test_a_node_reads_below_its_own_folder_alone(base_folder: Path, tmp_path: Path) -> None:
+    made = plan(base_folder, tmp_path)
+    taken = Config.model_validate_json(at_home(made.model_dump_json(), tmp_path / "mine"))
+    assert taken.data.root == tmp_path / "mine"
+    assert taken.model_copy(update={"data": made.data}) == made
+    for path in ("/etc/passwd", "../other/a.jsonl", "x/../../a.jsonl"):
+        text = made.model_dump_json().replace('"a.jsonl"', json.dumps(path))
+        with pytest.raises(DataError, match="leads out of this node's data-root"):
+            at_home(text, tmp_path / "mine")
