@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,6 +98,8 @@ def _root(
 ) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # a polite kill (a batch system's, `timeout`'s) ends a run as Ctrl-C does: its manifest says so
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @app.command(epilog="Example:  fedmem run configs/quickstart.yaml rounds.count=3 training.lr=1e-3")

@@ -50,7 +50,7 @@ def build_lines(config: Config, say: Say = lambda text: None) -> Iterator[str]:
                 how = "generated, not cached"
             yield (
                 f"{f'{arm}: ' if arm else ''}{name}: {counts['records']:,} records, "
-                f"{counts['tokens']:,} tokens, {counts['bytes']:,} bytes of text, {how}"
+                f"{counts['bytes']:,} bytes of text, {how}"
             )
     yield f"cache: {Cache(config.data.cache, say).folder}"
 

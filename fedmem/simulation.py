@@ -49,7 +49,10 @@ def run(
     """
     earlier = find(config) if resume else None
     if earlier and is_finished(earlier):
+        progress(Event(config.name, "was finished before"))
         return Run(earlier, earlier / "report.html")
+    if resume and earlier is None:
+        progress(Event(config.name, "no run of this config to go on with: a new one begins"))
     engine = rounds or engine_of(config)
     tracking.check(config)
     progress(Event(config.name, "loading"))

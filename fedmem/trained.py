@@ -26,7 +26,8 @@ from fedmem.loading import parse_yaml, set_path
 from fedmem.metrics.outcomes import read_canaries
 from fedmem.metrics.summary import read_config, read_json, read_table
 from fedmem.model.adapter import start_from
-from fedmem.model.base import load
+from fedmem.model.base import BUNDLED, load
+from fedmem.model.hub import NAME
 from fedmem.model.merge import Merged, load_deltas
 from fedmem.model.probe import check_lengths, check_reading
 from fedmem.model.state import Arrays, get_arrays, set_arrays
@@ -99,6 +100,10 @@ def find(where: str, round_: int | None = None, changes: Sequence[str] = ()) -> 
         raise ConfigError(f"--round {round_}: {where} is no run's directory, and has no rounds")
     if (folder / "adapter_config.json").is_file():
         return _adapter(folder, changes)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise DataError(f"{where}: is no run's directory, no PEFT adapter and no checkpoint")
+    if where != BUNDLED and not folder.is_dir() and NAME.fullmatch(where) is None:
+        raise DataError(f"{where}: no such folder, and no name on the hub")
     start = Settings(name=folder.name or where, model=Model(base=where))
     return Origin("model", where, changed(start, changes, OF_A_MODEL), [State(1, "global", None)])
 

@@ -14,7 +14,7 @@ from fedmem.data.adapters import Fault, examine
 from fedmem.errors import DataError
 from fedmem.loading import arm_configs
 
-SHOWN = 20  # bad rows of a source that are told one by one
+SHOWN = 20  # different faults of a source that are told; each with its first place, and how often
 
 
 def check_lines(config: Config) -> Iterator[str]:
@@ -22,32 +22,43 @@ def check_lines(config: Config) -> Iterator[str]:
 
     Raises DataError at the end if there was any, or a source could not be read to its end.
     """
-    faults = 0
+    faults = unreadable = 0
     for source, root, column in _named(config):
         counts: Counter[str] = Counter()
+        first: dict[str, str] = {}  # the text of a fault -> its first place
+        often: Counter[str] = Counter()
         try:
             for place, found in examine(source, root, column):
                 counts["rows"] += 1
                 if isinstance(found, Fault):
                     counts[found.kind] += 1
-                    if counts["bad_rows"] + counts["duplicate_ids"] <= SHOWN:
-                        yield f"  {place}: {found.text}"
+                    first.setdefault(found.text, place)
+                    often[found.text] += 1
             if not counts["rows"]:
                 raise DataError(f"{sources.name(source)}: holds no rows")
         except DataError as error:
             yield f"  {error}"
-            faults += 1
-        here = counts["bad_rows"] + counts["duplicate_ids"]
-        faults += here
-        if here > SHOWN:
-            yield f"  and {here - SHOWN:,} more"
+            unreadable += 1
+        faults += often.total()
+        for text in list(first)[:SHOWN]:
+            more = f" (and {often[text] - 1:,} rows more)" if often[text] > 1 else ""
+            yield f"  {first[text]}: {text}{more}"
+        if len(first) > SHOWN:
+            rest = sum(often[text] for text in list(first)[SHOWN:])
+            yield f"  and {rest:,} other bad rows"
         yield (
             f"{sources.name(source)}: {counts['rows']:,} rows, {counts['bad_rows']:,} bad, "
             f"{counts['duplicate_ids']:,} with an id seen before"
         )
+    if unreadable:
+        raise DataError(
+            f"sources that cannot be read: {unreadable}; mend them, or the config that names them"
+            + (f"; bad rows: {faults:,}" if faults else "")
+        )
     if faults:
         raise DataError(
-            f"{faults:,} faults; mend them, or leave such rows out: data.on_bad_row=skip"
+            f"bad rows: {faults:,}; mend them, check the source's `kind` and `adapter` if all are "
+            "bad, or leave such rows out: data.on_bad_row=skip"
         )
 
 

@@ -178,7 +178,10 @@ def prepare(base: Any, model: cfg.Model, seed: int) -> Any:
 def enable_checkpointing(base: Any) -> None:
     """Keep only each block's input in training; ConfigError where the architecture cannot."""
     try:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5.2x renamed it
+        name = "activation_checkpointing_enable"
+        enable = getattr(base, name, None) or base.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     except ValueError:
         raise ConfigError(
             f"model.gradient_checkpointing: {type(base).__name__} does not support it; set it to "

@@ -112,7 +112,7 @@ def accuracy(row: dict[str, Any]) -> str:
     if row["accuracy"] is None:
         return "–"
     share = f"{percent(row['accuracy'])} % ({interval(row)})"
-    return f"{share}, chance {percent(row['chance'])} %"
+    return f"{share} of {row['scored']}, chance {percent(row['chance'])} %"
 
 
 def nll(row: dict[str, Any]) -> str:

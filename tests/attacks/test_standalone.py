@@ -353,7 +353,7 @@ def other_windows(tmp: Path, base: Path, done: Path) -> Attacked:
         (other_key, ConfigError, "training.lr=1: `training.lr` cannot be changed here"),
         (wrong_value, ConfigError, "attack.continuation: must be greater than or equal to 1"),
         (misspelt, ConfigError, "did you mean `continuation`"),
-        (no_model, DataError, "no folder .*nowhere"),
+        (no_model, DataError, "nowhere: no such folder, and no name on the hub"),
         (unfinished, DataError, "still going or was killed"),
         (other_base, DataError, "is of another base: .* has the shape"),
         (pickled, DataError, "pickled weights only, which can run code: refused"),

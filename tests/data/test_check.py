@@ -47,18 +47,24 @@ def test_good_sources_are_counted_and_synthetic_ones_passed_over(tmp_path, write
     )
 
 
-def test_bad_rows_are_named_up_to_twenty_of_a_source(tmp_path, write_jsonl):
+def test_each_fault_is_named_with_its_first_place_up_to_twenty_of_a_source(tmp_path, write_jsonl):
+    options = {f"op{letter}": letter for letter in "abcd"}
+    many = [options | {"question": "q", "cop": n} for n in range(4, 29)]  # each its own fault
     write_jsonl("a.jsonl", [GOOD, *["broken"] * 25, GOOD | {"id": "x"}, GOOD | {"id": "x"}])
     write_jsonl("b.jsonl", [GOOD | {"completion": 3}])
+    write_jsonl("c.jsonl", many)
     code, lines = check(tmp_path, {"path": "a.jsonl"}, {"path": "b.jsonl"})
     assert code == 2
-    assert lines[0] == f"  {tmp_path}/a.jsonl:2: not JSON: Expecting value at column 1"
-    assert lines[20:23] == [
-        "  and 6 more",
+    told = "not JSON: Expecting value at column 1 (and 24 rows more)"
+    assert lines[0] == f"  {tmp_path}/a.jsonl:2: {told}"
+    assert lines[2:4] == [
         "a.jsonl: 28 rows, 25 bad, 1 with an id seen before",
         f"  {tmp_path}/b.jsonl:1: 'completion' must be str, not int",
     ]
-    assert lines[-1].startswith("fedmem: error: 27 faults; mend them")
+    assert lines[-1].startswith("fedmem: error: bad rows: 27; mend them, check the source's")
+    _, lines = check(tmp_path, {"path": "c.jsonl", "adapter": "medmcqa"})
+    assert len([line for line in lines if line.startswith(f"  {tmp_path}/c.jsonl:")]) == 20
+    assert "  and 5 other bad rows" in lines
 
 
 def test_sources_that_cannot_be_read_do_not_hide_the_others(tmp_path, write_jsonl):
@@ -77,7 +83,8 @@ def test_sources_that_cannot_be_read_do_not_hide_the_others(tmp_path, write_json
     assert "empty.jsonl: holds no rows" in lines[2]
     assert "t.parquet: is no Parquet file" in lines[4]
     assert "a.jsonl: 1 rows, 0 bad" in lines[6]
-    assert "3 faults" in lines[7]
+    assert "sources that cannot be read: 3; mend them, or the config" in lines[7]
+    assert "skip" not in lines[7]
 
 
 def test_the_column_of_a_split_and_the_sources_of_arms_are_looked_at(tmp_path, write_jsonl):
