@@ -172,7 +172,10 @@ def test_a_run_writes_one_directory_and_says_where(small: Path, tmp_path: Path) 
     assert (tmp_path / "again.html").is_file()
 
 
-def test_a_run_that_is_interrupted_says_what_is_kept(small: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_says_what_is_kept(
+    small: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "fedmem", "run", str(small), "rounds.count=2000"],
         stdout=subprocess.PIPE,
@@ -185,7 +188,7 @@ def test_a_run_that_is_interrupted_says_what_is_kept(small: Path, tmp_path: Path
         if process.poll() is not None or rounds_done(tmp_path.glob("runs/*/metrics.jsonl")) >= 2:
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
