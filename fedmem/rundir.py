@@ -88,6 +88,8 @@ class RunDir:
         run = cls(path, read_manifest(path))
         run._take_lock()
         run.manifest = read_manifest(path)  # as the process before left it
+        if run.manifest["status"] == "finished":
+            raise DataError(f"{path}: another process has just finished this run")
         now = {**json.loads(json.dumps(environment(config.engine.threads)))}
         for key in SAME:
             if run.manifest.get(key) != now[key]:

@@ -210,6 +210,17 @@ def test_other_versions_or_data_are_refused(stopped: tuple[Config, Path]) -> Non
         run(made, resume=True)
 
 
+def test_a_run_that_another_process_finished_meanwhile_is_left_alone(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    made = plan(base_folder, tmp_path, rounds={"count": 1})
+    done = run(made).path
+    before = (done / "manifest.json").read_bytes()
+    with pytest.raises(DataError, match="another process has just finished this run"):
+        RunDir.take_up(done, made)
+    assert (done / "manifest.json").read_bytes() == before
+
+
 def test_another_config_is_another_run(stopped: tuple[Config, Path]) -> None:
     made, folder = stopped
     other = made.model_copy(update={"seed": 5})

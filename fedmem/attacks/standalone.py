@@ -19,7 +19,7 @@ from fedmem.config.sources import StoredSource
 from fedmem.data import sources
 from fedmem.data.adapters import examine, read_records
 from fedmem.data.build import Dataset
-from fedmem.data.canaries import Drawn, disjoint
+from fedmem.data.canaries import Drawn, disjoint, placed
 from fedmem.data.encoding import Coder
 from fedmem.data.files import source_of
 from fedmem.data.preview import plan_table
@@ -201,18 +201,5 @@ def encode(
     for item in disjoint(ordered, prepare, counts):
         count = copies[item.note.id]
         counts["windows"] += item.window.cut
-        canaries.append(
-            Canary(
-                id=item.note.id,
-                patient=item.note.patient,
-                owners=dict.fromkeys(owners, count),
-                copies=count,
-                twin=count == 0,
-                ids=item.window.ids,
-                offsets=item.window.offsets,
-                phi=item.window.phi,
-                text=item.window.text,
-                synthetic=False,
-            )
-        )
+        canaries.append(placed(item, dict.fromkeys(owners, count), count))
     return tuple(canaries)

@@ -128,19 +128,23 @@ def plan(
     twins = [{clients[i % len(clients)]: 0} for i in range(canaries.twins)]
     roles = list(zip(copies, owners, strict=True)) + [(0, owner) for owner in twins]
     return tuple(
-        Canary(
-            id=item.note.id,
-            patient=item.note.patient,
-            owners=owner,
-            copies=count,
-            twin=count == 0,
-            ids=item.window.ids,
-            offsets=item.window.offsets,
-            phi=item.window.phi,
-            text=item.window.text,
-            synthetic=item.note.synthetic,
-        )
-        for item, (count, owner) in zip(drawn, roles, strict=True)
+        placed(item, owner, count) for item, (count, owner) in zip(drawn, roles, strict=True)
+    )
+
+
+def placed(item: Drawn, owners: dict[str, int], copies: int) -> Canary:
+    """The note as a canary of its owners, or with no copies as a twin."""
+    return Canary(
+        id=item.note.id,
+        patient=item.note.patient,
+        owners=owners,
+        copies=copies,
+        twin=copies == 0,
+        ids=item.window.ids,
+        offsets=item.window.offsets,
+        phi=item.window.phi,
+        text=item.window.text,
+        synthetic=item.note.synthetic,
     )
 
 
