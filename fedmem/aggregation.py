@@ -31,12 +31,14 @@ class Rule(Protocol):
 class WeightedMean:
     """FedAvg (McMahan et al. 2017, algorithm 1): sum of w_i * update_i over sum of w_i.
 
-    A running sum in float64: one model in memory, however many clients.
+    A running sum in float64: one model in memory, however many clients. With a `denominator` the
+    sum is divided by that, whoever took part: the sensitivity of client-level DP depends on it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, denominator: float | None = None) -> None:
         self._sum: Arrays = {}
         self._weight = 0.0
+        self._denominator = denominator
 
     def add(self, arrays: Arrays, weight: float) -> None:
         """Add one update. Names and shapes must be those of the first, `weight` positive."""
@@ -48,10 +50,13 @@ class WeightedMean:
         self._weight += weight
 
     def result(self, before: Arrays | None = None) -> Arrays:
-        """Return the mean as float32, names in the first update's order."""
+        """Return the mean as float32, names in the first update's order; of no updates, zeros."""
         if not self._weight:
-            raise ValueError("a mean of no updates")
-        return {name: np.asarray(s / self._weight, np.float32) for name, s in self._sum.items()}
+            if self._denominator is None or before is None:
+                raise ValueError("a mean of no updates")
+            return {name: np.zeros(array.shape, np.float32) for name, array in before.items()}
+        whole = self._denominator or self._weight
+        return {name: np.asarray(s / whole, np.float32) for name, s in self._sum.items()}
 
 
 class ProductMean:
@@ -85,9 +90,11 @@ class ProductMean:
         return after
 
 
-def rule(settings: Aggregation, products: Sequence[Product]) -> Rule:
+def rule(
+    settings: Aggregation, products: Sequence[Product], denominator: float | None = None
+) -> Rule:
     """A fresh rule for one round. `freeze_a` is a mean too: of B, which alone is trained."""
-    return ProductMean(products) if settings.rule == "product" else WeightedMean()
+    return ProductMean(products) if settings.rule == "product" else WeightedMean(denominator)
 
 
 def weight_of(settings: Aggregation, client: str, examples: float) -> float:

@@ -1,7 +1,8 @@
 """What a killed run is taken up from: the models after a round, exactly, and a check of the file.
 
 `state/round_NNN.safetensors` holds every model's float32 arrays as `<model>/<array>`; beside it,
-written after it, `round_NNN.json` holds its SHA-256. Only the last finished round's are kept.
+written after it, `round_NNN.json` holds its SHA-256 and what the defences keep from round to round.
+Only the last finished round's are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from fedmem.rundir import RunDir
 FOLDER = "state"
 
 
-def save(directory: RunDir, number: int, models: dict[str, Arrays]) -> None:
+def save(
+    directory: RunDir,
+    number: int,
+    models: dict[str, Arrays],
+    defences: dict[str, dict[str, float]] | None = None,
+) -> None:
     """Write the models of a round. Not yet the run's state: its line in metrics.jsonl decides."""
     flat = {
         f"{model}/{name}": np.ascontiguousarray(array)
@@ -32,7 +38,11 @@ def save(directory: RunDir, number: int, models: dict[str, Arrays]) -> None:
     with directory.aside(file) as part:
         # safetensors sorts by name; the order of the arrays is part of the state
         save_file(flat, part, metadata={"order": json.dumps(list(flat))})
-    check = {"round": number, "sha256": sha256(directory.path / file)}
+    check = {
+        "round": number,
+        "sha256": sha256(directory.path / file),
+        "defences": defences or {},
+    }
     directory.write_json(f"{FOLDER}/round_{number:03d}.json", check)
 
 
@@ -40,7 +50,8 @@ def load(directory: RunDir, number: int) -> Start:
     """The models of a round. Raises DataError naming a file that is missing or torn."""
     file = directory.path / FOLDER / f"round_{number:03d}.safetensors"
     try:
-        wanted = json.loads(file.with_suffix(".json").read_bytes())["sha256"]
+        held_beside = json.loads(file.with_suffix(".json").read_bytes())
+        wanted, defences = held_beside["sha256"], held_beside["defences"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{file.with_suffix('.json')}: is missing or torn; start anew") from None
     if not file.is_file():
@@ -55,7 +66,7 @@ def load(directory: RunDir, number: int) -> Start:
                 models.setdefault(model, {})[name] = held.get_tensor(key)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{file}: does not load: {error}") from None
-    return Start(number, models)
+    return Start(number, models, defences)
 
 
 def forget(directory: RunDir, keep: int | None) -> None:

@@ -60,7 +60,12 @@ def points(config: Config, origin: str = "config") -> dict[str, Point]:
 def _check(config: Config, origin: str) -> None:
     """What is wrong with the grid itself."""
     for key, values in config.sweep.items():
-        texts = Counter(json.dumps(value, sort_keys=True, default=str) for value in values)
+        try:
+            texts = Counter(json.dumps(value, sort_keys=True, default=str) for value in values)
+        except TypeError:  # YAML reads a key such as `on` as true
+            raise ConfigError(
+                f"{origin}: sweep.{key}: keys must be text, put them in quotes"
+            ) from None
         for text, count in texts.items():
             if count > 1:
                 raise ConfigError(f"{origin}: sweep.{key}: {text} stands twice")

@@ -18,7 +18,10 @@ class Round:
     `local`. `participants` in order of partition id. `train`: metrics by client, empty in round 0.
     `scores`: one item for each observer with rows. `told`: in deployment, what each node says of
     its own canaries and held-out questions; elsewhere empty. `seconds`: train, aggregate, attack.
-    `losses`: workers that were lost and replaced.
+    `losses`: workers that were lost and replaced. `server`: figures of the server's defences, and
+    `defences` what they keep for the next round. `lost`: under secure aggregation, clients that got
+    lost on the way, with the stage (`at`); the update of one lost at `unmask` is in the model.
+    `watched`: rows of server.parquet, from the curious server's view.
     """
 
     number: int
@@ -29,14 +32,21 @@ class Round:
     seconds: dict[str, float]
     told: list[dict[str, bytes]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
+    server: dict[str, float] = field(default_factory=dict)
+    defences: dict[str, dict[str, float]] = field(default_factory=dict)
+    lost: list[dict[str, str]] = field(default_factory=list)
+    watched: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run is taken up again: the last finished round, and its models by name."""
+    """Where a run is taken up again: the last finished round, its models by name, what the server's
+    defences kept, and under DP-SGD in which rounds each client has trained."""
 
     number: int
     models: dict[str, Arrays]
+    defences: dict[str, dict[str, float]] = field(default_factory=dict)
+    trained: dict[str, list[int]] = field(default_factory=dict)
 
 
 OnRound = Callable[[Round], None]

@@ -102,3 +102,8 @@ def test_an_arm_is_named_where_it_does_not_fit(tmp_path: Path) -> None:
     arms = "arms: {one: {rounds.local_steps: 3}, other: {}}\n"
     with pytest.raises(ConfigError, match=r"sweep, arm one: rounds: give local_epochs or"):
         grid(tmp_path, arms + "sweep: {rounds.local_epochs: [1, 2]}")
+
+
+def test_a_key_that_yaml_reads_as_true_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.defences: keys must be text"):
+        grid(tmp_path, "sweep: {defences: [[], [{kind: clip, on: update}]]}")

@@ -84,6 +84,10 @@ class Merged:
         """Deltas of the untouched base: zeros."""
         return {p.weight: np.zeros(p.shape, np.float32) for p in self.products}
 
+    def base(self, weight: str) -> np.ndarray:
+        """A weight of the untouched base, float32."""
+        return np.asarray(self._base[weight].to("cpu", torch.float32))
+
     def load(self, deltas: Arrays) -> None:
         """Make the weights base + delta, and the LoRA one that changes nothing."""
         with torch.no_grad():
