@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedmem.config import Config
 from fedmem.data.records import Shard
@@ -16,6 +18,8 @@ from fedmem.errors import RunError
 from fedmem.model import precision
 from fedmem.training.batches import collate, epochs
 from fedmem.training.loss import token_losses
+from fedmem.training.neftune import Noise, noisy_embeddings
+from fedmem.training.objectives import objective
 
 
 def steps_per_round(config: Config, examples: int) -> int:
@@ -60,12 +64,27 @@ def train_local(
     """Train `model` in place on the shard; returns loss (nats a token), tokens, steps, seconds.
 
     The optimizer starts afresh (clients keep no state); the schedule goes on over the rounds.
-    Order and dropout depend on (seed, client, round) only. In float16 a step whose scaled gradients
-    overflow is left out and counted in `skipped`. Raises RunError on a loss that is not finite, and
-    where every step was left out, naming client, round and step.
+    Order, dropout and noise depend on (seed, client, round) only. `loss` is the mean over `tokens`,
+    those that carried loss; `dropped` is the share of supervised tokens that the objective left out
+    (Goldfish only). `grad_norm` is the mean norm before clipping, `grad_clipped` the share of steps
+    that were clipped (max_grad_norm only; of steps with a finite norm). In float16 a step whose
+    scaled gradients overflow is left out and counted in `skipped`. Raises RunError on a loss that
+    is not finite, and where every step was left out, naming client, round and step.
     """
+    with noisy_embeddings(model, config.training.neftune) as noise:
+        if config.training.dp is not None:
+            from fedmem.training.dpsgd import train_private  # which loads Opacus
+
+            return train_private(model, shard, config, round_, lr, pad, noise)
+        return _train(model, shard, config, round_, lr, pad, noise)
+
+
+def _train(
+    model: Any, shard: Shard, config: Config, round_: int, lr: float, pad: int, noise: Noise | None
+) -> dict[str, float]:
     started = time.perf_counter()
     t = config.training
+    choose = objective(t.objective)
     steps = steps_per_round(config, len(shard.examples))
     device = next(model.parameters()).device
     optimizer = make_optimizer(config, model, lr)
@@ -78,23 +97,28 @@ def train_local(
     scaler = precision.scaler(config.model.dtype, device)
 
     model.train()
-    total_loss = total_tokens = 0.0
+    total_loss = total_tokens = supervised = 0.0
     skipped = 0
+    norms: list[float] = []
     for step in range(steps):
         micro = [
             collate([shard.examples[i] for i in batch], pad, device)
             for batch in islice(batches, t.accumulation)
         ]
         # every token of the step weighs the same, however the step is cut into micro-batches
-        tokens = sum(int((labels[:, 1:] >= 0).sum()) for _, labels in micro)
+        supervised += sum(carrying(labels) for _, labels in micro)
+        asked = [choose.labels(ids, labels) for ids, labels in micro]
+        tokens = sum(carrying(labels) for labels in asked)
         factor = rate(config, (round_ - 1) * steps + step, config.rounds.count * steps)
         for group in optimizer.param_groups:
             group["lr"] = lr * factor
         optimizer.zero_grad(set_to_none=True)
         step_loss = 0.0
-        for ids, labels in micro:
+        for (ids, labels), wanted in zip(micro, asked, strict=True):
+            if noise is not None:
+                noise.labels = labels
             logits = model(input_ids=ids, use_cache=False).logits.float()
-            loss = token_losses(logits, labels).sum() / max(1, tokens)
+            loss = token_losses(logits, wanted).sum() / max(1, tokens)
             (loss if scaler is None else scaler.scale(loss)).backward()
             step_loss += loss.item()
         if not math.isfinite(step_loss):
@@ -110,7 +134,7 @@ def train_local(
             assert parameter.grad is not None
             parameter.grad.add_(parameter.detach() - start, alpha=config.aggregation.prox)
         if t.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, t.max_grad_norm)
+            norms.append(torch.nn.utils.clip_grad_norm_(parameters, t.max_grad_norm).item())
         if scaler is None:
             optimizer.step()
         else:
@@ -127,11 +151,33 @@ def train_local(
             f"client {shard.client}, round {round_}: the gradients overflowed in each of {steps} "
             "steps; set model.dtype=bfloat16"
         )
+    more: dict[str, float] = {}
+    if t.objective.kind != "causal_lm":
+        more["dropped"] = 1 - total_tokens / max(1.0, supervised)
+    if t.max_grad_norm is not None:
+        more |= clipping(norms, t.max_grad_norm)
+    if scaler is not None:
+        more["skipped"] = float(skipped)
     return {
         "num-examples": float(len(shard.examples)),
         "loss": total_loss / max(1.0, total_tokens),
         "tokens": total_tokens,
         "steps": float(steps),
-        **({} if scaler is None else {"skipped": float(skipped)}),
+        **more,
         "seconds": time.perf_counter() - started,
+    }
+
+
+def carrying(labels: Tensor) -> int:
+    """Tokens that carry loss; a first token is never predicted."""
+    return int((labels[:, 1:] >= 0).sum())
+
+
+def clipping(norms: Sequence[float], limit: float) -> dict[str, float]:
+    """What clipping did, over steps whose gradient norm (before clipping) was finite."""
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    steps = max(1, len(finite))
+    return {
+        "grad_norm": math.fsum(finite) / steps,
+        "grad_clipped": sum(norm > limit for norm in finite) / steps,
     }

@@ -15,9 +15,9 @@ from fedmem.config import Config
 from fedmem.data.records import Example, Shard
 from fedmem.errors import RunError
 from fedmem.model.base import load
-from fedmem.model.state import Arrays, get_arrays
+from fedmem.model.state import Arrays, get_arrays, set_arrays
 from fedmem.training.batches import collate
-from fedmem.training.local import make_optimizer, rate, steps_per_round, train_local
+from fedmem.training.local import clipping, make_optimizer, rate, steps_per_round, train_local
 from fedmem.training.loss import causal_lm_loss
 
 
@@ -216,3 +216,66 @@ def test_fedprox_is_the_gradient_of_the_proximal_term(base_folder: Path) -> None
     far = max(float(np.abs(ours[n] - plain[n]).max()) for n in ours)
     apart = max(float(np.abs(ours[n] - p.detach().numpy()).max()) for n, p in trainable.items())
     assert apart < 1e-6 < 1e-4 < far
+
+
+def test_dropout_works_in_training_alone(base_folder: Path) -> None:
+    shard = Shard("a", examples(10), ())
+    lora = {"r": 4, "dropout": 0.3}
+    plain, without = trained(base_folder, shard)
+    dropped, metrics = trained(base_folder, shard, model={"lora": lora})
+    assert metrics["loss"] != without["loss"]
+    assert any(plain[name].tobytes() != dropped[name].tobytes() for name in plain)
+    # what is scored is the whole adapter: the same logits as from a model that knows no dropout
+    ids = torch.arange(3, 40)[None]
+    logits = []
+    for section in (lora, {"r": 4}):
+        model, _ = load(config(base_folder, model={"lora": section}).model, 0)
+        set_arrays(model, dropped)
+        logits.append(model.eval()(input_ids=ids).logits)
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("r", [1, 2, 8])
+def test_an_update_has_at_most_the_rank(base_folder: Path, r: int) -> None:
+    arrays, _ = trained(base_folder, Shard("a", examples(6), ()), model={"lora": {"r": r}})
+    for name, a in arrays.items():
+        if ".lora_A." in name:
+            b = arrays[name.replace(".lora_A.", ".lora_B.")].astype(np.float64)
+            assert a.shape[0] == b.shape[1] == r
+            assert np.linalg.matrix_rank(b @ a.astype(np.float64)) == min(r, *a.shape, *b.shape)
+
+
+@pytest.mark.parametrize("norm", [1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5])
+def test_clipping_bounds_every_step_of_sgd(base_folder: Path, norm: float) -> None:
+    """The grid of Bossy et al. (2026): SGD, 4 epochs, the batch's gradient norm clipped."""
+    shard, lr = Shard("a", examples(6), ()), 0.5
+    settings = {"optimizer": "sgd", "schedule": "constant", "batch_size": 6}
+    sections: dict[str, Any] = {"model": {"method": "full"}, "rounds": {"local_steps": 1}}
+    before = get_arrays(load(config(base_folder, **sections).model, 0)[0])
+
+    def moved(after: Arrays) -> float:
+        return math.sqrt(
+            sum(float(((after[n].astype(np.float64) - before[n]) ** 2).sum()) for n in before)
+        )
+
+    after, metrics = trained(
+        base_folder, shard, lr=lr, training={**settings, "max_grad_norm": norm}, **sections
+    )
+    free, none = trained(
+        base_folder, shard, lr=lr, training={**settings, "max_grad_norm": None}, **sections
+    )
+    assert "grad_norm" not in none and "grad_clipped" not in none
+    assert metrics["grad_norm"] == pytest.approx(moved(free) / lr, rel=1e-3)  # before clipping
+    assert metrics["grad_clipped"] == (metrics["grad_norm"] > norm)
+    # float32 weights of 0.02 take steps of 1e-8 in jumps of 1e-9, hence the tolerance
+    assert moved(after) == pytest.approx(lr * min(norm, metrics["grad_norm"]), rel=0.02)
+    sections["rounds"] = {"local_epochs": 4}
+    _, whole = trained(
+        base_folder, shard, lr=lr, training={**settings, "max_grad_norm": norm}, **sections
+    )
+    assert whole["steps"] == 4
+
+
+def test_norms_that_are_not_finite_are_left_out() -> None:
+    assert clipping([1.0, math.inf, 3.0, math.nan], 2.0) == {"grad_norm": 2, "grad_clipped": 0.5}
+    assert clipping([math.inf], 1.0) == {"grad_norm": 0, "grad_clipped": 0}
