@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, RecordDict
 
+from fedmem.defences.client import take_turn
 from fedmem.engine.records import (
+    DEFENCES,
     OBSERVE,
     metrics_record,
     only_arrays,
@@ -24,7 +27,9 @@ def train(workspace: Workspace, client: str, round_: int, content: RecordDict) -
 
     The metrics hold `num-examples`. Raises RunError, naming client and round, on a NaN loss.
     """
-    arrays, metrics = workspace.train(client, round_, to_arrays(only_arrays(content)))
+    received = to_arrays(only_arrays(content))
+    state = json.loads(str(only_config(content).get(DEFENCES, "{}")))
+    arrays, metrics = take_turn(workspace, client, round_, received, state)
     return RecordDict({"arrays": to_record(arrays), "metrics": metrics_record(metrics)})
 
 

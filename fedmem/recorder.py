@@ -7,6 +7,7 @@ that was killed is taken up after its last line, and what lies beyond is undone 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -14,18 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fedmem import checkpoint
+from fedmem import checkpoint, protection
+from fedmem.attacks import attribution
 from fedmem.attacks import audit as auditing
 from fedmem.attacks import rows as score_rows
 from fedmem.config import Config
 from fedmem.data.preview import plan_table
 from fedmem.errors import DataError
 from fedmem.evaluation.utility import ANSWERS
-from fedmem.metrics import utility
+from fedmem.metrics import audit, tokens, utility
+from fedmem.metrics.attribution import SERVER
 from fedmem.progress import Event, Progress
 from fedmem.rounds import Round, Start, attack_due, utility_due
 from fedmem.rundir import RunDir
 from fedmem.tracking import Trackers, figures
+from fedmem.training import dp_claims
 from fedmem.workspace import Workspace
 
 PLAN, STATS = "canaries.parquet", "data.json"
@@ -41,6 +45,10 @@ class Recorder:
         self.config, self.workspace = config, workspace
         self.directory, self.progress = directory, progress
         self.scores = score_rows.SCHEMA.empty_table()
+        self.points = len(config.attack.sampling)
+        self.tokens = tokens.schema(self.points).empty_table()
+        self.watches = "server" in config.attack.views
+        self.watched = attribution.table([])
         self.answers = ANSWERS.empty_table()
         self.utility: list[dict[str, Any]] = []
         self.began = perf_counter()
@@ -63,12 +71,29 @@ class Recorder:
             return None
         self.check_data()
         self.scores = self.read(SCORES, done)
+        self.tokens = self.read(tokens.TOKENS, done)
+        self.watched = self.read(SERVER, done) if self.watches else self.watched
         self.answers = self.read(ANSWERED, done)
         self.utility = [row for row in self.read_json(UTILITY) if row["round"] <= done]
         self.progress(Event(self.config.name, f"taken up after round {done}"))
         if done < self.config.rounds.count:
             self.say(done + 1, "training")
-        return checkpoint.load(self.directory, done)
+        start = checkpoint.load(self.directory, done)
+        return start if self.config.training.dp is None else replace(start, trained=self.trained())
+
+    def trained(self) -> dict[str, list[int]]:
+        """Under DP-SGD, the rounds that each client has trained, for its ledger.
+
+        Raises DataError where the run's files do not account for one.
+        """
+        lines = [line for line in self.directory.metrics() if line["round"]]
+        if not self.config.aggregation.secure.enabled:  # there no client tells what a round cost
+            dp_claims.ledgers(self.config, protection.history(self.config, lines))
+        found: dict[str, list[int]] = {}
+        for line in lines:
+            for name in line["participants"]:
+                found.setdefault(name, []).append(line["round"])
+        return found
 
     def write_plan(self, plan: pa.Table, stats: dict[str, Any]) -> None:
         """Who owns which canary, and what every client holds: known before any training."""
@@ -125,25 +150,40 @@ class Recorder:
         seconds["utility"] = perf_counter() - started
 
         started = perf_counter()
+        if self.config.attack.audit and number == self.config.rounds.count:
+            self.directory.write_table(audit.AUDIT, self.workspace.coins(done.models))
+            seconds["attack"] += perf_counter() - started
+        started = perf_counter()
         if number > 0:
             self.save_models(done)
         self.directory.write_table(SCORES, self.scores)
+        self.directory.write_table(tokens.TOKENS, self.tokens)
+        if self.watches:
+            self.watched = pa.concat_tables([self.watched, attribution.table(done.watched)])
+            self.directory.write_table(SERVER, self.watched)
         self.directory.write_table(ANSWERED, self.answers)
         self.directory.write_json(UTILITY, self.utility)
-        checkpoint.save(self.directory, number, done.models)
+        checkpoint.save(self.directory, number, done.models, done.defences)
         seconds["saving"] = perf_counter() - started
 
         self.commit(done, ties)
 
     def attack(self, done: Round) -> int:
-        """Add the round's score rows; returns how many verdicts hang on a tie."""
+        """Add the round's rows of scores and tokens; returns how many verdicts hang on a tie."""
         if self.workspace.whole:
-            rows = []
-            for name, model in sorted(done.models.items()):
-                rows += self.workspace.audit(done.number, model, name)
-            tables = [score_rows.table(rows)]
+            models = sorted(done.models.items())
+            found = [self.workspace.audit(done.number, model, name) for name, model in models]
+            scored = [row for one in found for row in one.scores]
+            if "public" in self.config.attack.views and done.number == self.config.rounds.count:
+                for name, model in models:
+                    scored += self.workspace.public(done.number, model, name)
+            tables = [score_rows.table(scored)]
+            rows = [row for one in found for row in one.tokens]
+            told = [score_rows.token_table(rows, self.points)]
         else:
             tables = [score_rows.from_bytes(t["scores"]) for t in done.told if t.get("scores")]
+            told = [score_rows.from_bytes(t["tokens"]) for t in done.told if t.get("tokens")]
+        self.tokens = pa.concat_tables([self.tokens, *told])
         ties = sum(auditing.ties(table.to_pylist(), self.config.model.dtype) for table in tables)
         tables += [score_rows.from_bytes(data) for data in done.scores]
         self.scores = pa.concat_tables([self.scores, *tables])
@@ -192,6 +232,8 @@ class Recorder:
                 "participants": done.participants,
                 "train": train,
                 "ties": ties,
+                **({"server": done.server} if done.server else {}),
+                **({"lost": done.lost} if done.lost else {}),
             }
         )
         if self.trackers.names:
@@ -199,6 +241,10 @@ class Recorder:
         checkpoint.forget(self.directory, keep=done.number)
         for loss in done.losses:
             self.progress(Event(self.config.name, f"lost and replaced a worker: {loss['why']}"))
+        for lost in done.lost:
+            self.warn(
+                f"round {done.number}: lost client {lost['client']} at {lost['at']}: {lost['why']}"
+            )
         count = self.config.rounds.count
         stage = "" if done.number else "untouched base scored"
         self.progress(Event(self.config.name, stage, done.number, count, seconds=total))

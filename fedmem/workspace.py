@@ -7,19 +7,26 @@ are written into the model, trained, and read out again. A second client costs n
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
-from fedmem.attacks.audit import attack_as, audit
-from fedmem.attacks.rows import table_bytes, to_bytes
-from fedmem.attacks.views import ClientView
+from fedmem.attacks import public, recall
+from fedmem.attacks.attribution import attribute
+from fedmem.attacks.audit import Audit, attack_as, audit
+from fedmem.attacks.rows import table_bytes, to_bytes, token_table
+from fedmem.attacks.sampling import Budget
+from fedmem.attacks.views import Candidates, ClientView, PublicView, ServerView
+from fedmem.auditing.measure import measure
 from fedmem.config import Config
 from fedmem.data.build import ALL, Dataset, build
 from fedmem.data.cache import Say
 from fedmem.data.preview import plan_table
+from fedmem.data.records import Canary
 from fedmem.errors import ConfigError
 from fedmem.evaluation.utility import answer
 from fedmem.model import state
@@ -46,13 +53,14 @@ class Workspace:
         self.config = config
         self.model, self.tokenizer = load(config.model, config.seed)
         self.bos = int(self.tokenizer.bos_token_id is not None)
-        # an attack decodes on, behind a prompt as long as a whole note
-        check_lengths(self.model, config.training.max_length + config.attack.continuation)
+        # an attack decodes on behind a prompt as long as a whole note, or reads a prefix before it
+        check_lengths(self.model, config.training.max_length + config.attack.reach)
+        self._prefix = recall.prefix_for(config.attack, self.tokenizer)
         self.model.to(device(config.engine.device))
         check_reading(self.model.eval(), config.model.dtype)
         self.whole = config.engine.kind != "deployment"
         pooled = config.rounds.topology == "centralized"
-        self.clients = [ALL] if pooled else [client.name for client in config.data.clients]
+        self.clients = [ALL] if pooled else config.present
         self._parts: dict[str, Dataset] = {}
         if self.whole:
             self.data  # noqa: B018  wrong data end the run here
@@ -90,6 +98,13 @@ class Workspace:
         """What the LoRA adapts, where products are averaged; else nothing."""
         return self._merged.products if self._merged else []
 
+    @property
+    def most_examples(self) -> int | None:
+        """The training examples of the client that has most; None where not all data are here."""
+        if not self.whole:
+            return None
+        return max(len(shard.examples) for shard in self.data.shards.values())
+
     def load(self, arrays: Arrays) -> Any:
         """The model with these arrays, in eval mode; writes them only if they are new here."""
         if self._loaded is not arrays:
@@ -118,6 +133,16 @@ class Workspace:
         metrics = train_local(model, self.part(client).shards[client], self.config, round_, lr, pad)
         return get_arrays(model), metrics
 
+    def fresh(self, client: str, round_: int) -> Arrays:
+        """The LoRA that `client` began the round with, where products are averaged."""
+        assert self._merged is not None
+        self._merged.fresh(seed_of(self.config.seed, client, round_))
+        return get_arrays(self.model)
+
+    def base(self, name: str) -> np.ndarray:
+        """The base's weight below the dense delta `name`; an array that is itself one has none."""
+        return self._merged.base(name) if self._merged else np.zeros(())
+
     def observe(self, client: str, round_: int, arrays: Arrays) -> bytes:
         """The honest-but-curious client's turn with a model it received; rows as bytes."""
         attackers = self.config.attack.attackers
@@ -130,10 +155,37 @@ class Workspace:
         view = ClientView(client, round_, self.load(arrays), self.tokenizer, own)
         return to_bytes(attack_as(view, canaries, self.config, "global"))
 
-    def audit(self, round_: int, arrays: Arrays, name: str) -> list[dict[str, Any]]:
+    def audit(self, round_: int, arrays: Arrays, name: str) -> Audit:
         """The auditor's scoring pass: all canaries, or under `local` the model's owner's."""
         canaries = [c for c in self.data.canaries if name == "global" or name in c.owners]
-        return audit(self.load(arrays), canaries, self.config, round_, name, self.bos)
+        return self._audited(self.load(arrays), canaries, round_, name)
+
+    def _audited(self, model: Any, canaries: Sequence[Canary], round_: int, name: str) -> Audit:
+        return audit(model, canaries, self.config, round_, name, self.bos, self._prefix)
+
+    def watch(
+        self, client: str, round_: int, received: Arrays, arrived: Arrays
+    ) -> list[dict[str, Any]]:
+        """The curious server's turn with what arrived from one client: rows of server.parquet.
+
+        arrived: an update, or the trained arrays themselves where clients send those.
+        """
+        update = arrived
+        if not self.config.sends_updates:
+            update = {name: array - received[name] for name, array in arrived.items()}
+        view = ServerView(round_, received, {client: update}, self.load)
+        return attribute(view, Candidates(self.data.canaries))
+
+    def public(self, round_: int, arrays: Arrays, name: str) -> list[dict[str, Any]]:
+        """The turn of whoever is handed the released model: rows of scores.parquet."""
+        view = PublicView(self.load(arrays), self.tokenizer)
+        canaries = [c for c in self.data.canaries if name == "global" or name in c.owners]
+        said = public.guess(view, Budget.of(self.config.attack, self.config.seed))
+        return public.grade(said, view, canaries, round_, name)
+
+    def coins(self, models: dict[str, Arrays]) -> pa.Table:
+        """audit.parquet: what the last models, by name, make of the one-run audit's canaries."""
+        return measure(self.data.audit, self._start, models, self.load)
 
     def answer(self, round_: int, arrays: Arrays, name: str) -> pa.Table:
         """What one model makes of the held-out questions: rows of `evaluation.utility.ANSWERS`."""
@@ -142,9 +194,9 @@ class Workspace:
     def report(self, client: str, round_: int, arrays: Arrays) -> dict[str, bytes]:
         """In deployment, a client about its own canaries, twins and held-out questions.
 
-        `scores`, `answers`: Arrow streams, empty where nothing is due; before round 1 also `plan`
-        (its rows of canaries.parquet) and `stats` (JSON). Figures and ids, as `privacy.redact` has
-        it; the notes stay here.
+        `scores`, `tokens`, `answers`: Arrow streams, where something is due; before round 1 also
+        `plan` (its rows of canaries.parquet) and `stats` (JSON). Figures and ids, as
+        `privacy.redact` has it; the notes stay here.
         """
         part = self.part(client)
         model, name = self.load(arrays), "global"
@@ -153,7 +205,10 @@ class Workspace:
         told = {}
         if attack_due(self.config, round_):
             own = [c for c in part.canaries if client in c.owners or client == ALL]
-            told["scores"] = to_bytes(audit(model, own, self.config, round_, name, self.bos))
+            found = self._audited(model, own, round_, name)
+            points = len(self.config.attack.sampling)
+            told["scores"] = to_bytes(found.scores)
+            told["tokens"] = table_bytes(token_table(found.tokens, points))
         if utility_due(self.config, round_):
             told["answers"] = table_bytes(answer(model, part.heldout, round_, name))
         if round_ == 0:

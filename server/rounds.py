@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedmem import workspace as workspaces
 from fedmem.config import Config
 from fedmem.model.state import Arrays
 from fedmem.rounds import OnRound, Round, Start, attack_due, utility_due
+from server.secagg import Secure
 from server.strategy import Federated, Local
 
 
@@ -26,7 +28,11 @@ def run_rounds(
     """
     workspace = workspaces.get(config.model_dump_json())
     topology = Local if config.rounds.topology == "local" else Federated
-    strategy = topology(config, workspace.clients, workspace.products)
+    if config.aggregation.secure.enabled:
+        topology = Secure
+    strategy = topology(config, workspace.clients, workspace.products, workspace.base)
+    if "server" in config.attack.views:
+        strategy.watch = workspace.watch  # never asked under secure aggregation
     arrays = strategy.begin(workspace.initial_arrays(), start)
     settings = ConfigRecord()
     models = strategy.models(arrays)
@@ -39,20 +45,24 @@ def run_rounds(
 
         if number > 0:
             began = perf_counter()
-            messages = strategy.configure_train(number, arrays, settings, grid)
-            replies = _exchange(grid, messages, seconds, "train")
-            mean, _ = strategy.aggregate_train(number, replies)
-            arrays = arrays if mean is None else mean  # local: nothing is averaged
+            if isinstance(strategy, Secure):
+                send = partial(_exchange, grid, seconds=seconds)
+                arrays = strategy.secure_round(number, arrays, settings, grid, send)
+            else:
+                messages = strategy.configure_train(number, arrays, settings, grid)
+                replies = _exchange(grid, messages, "train", seconds)
+                mean, _ = strategy.aggregate_train(number, replies)
+                arrays = arrays if mean is None else mean  # local: nothing is averaged
             seconds["aggregate"] = perf_counter() - began - seconds["train"]
 
         if attack_due(config, number) and workspace.whole:
             messages = strategy.configure_evaluate(number, arrays, settings, grid)
-            replies = _exchange(grid, messages, seconds, "attack")
+            replies = _exchange(grid, messages, "attack", seconds)
             strategy.aggregate_evaluate(number, replies)
 
         if not workspace.whole and (attack_due(config, number) or utility_due(config, number)):
             messages = strategy.configure_report(number, arrays, settings, grid)
-            strategy.aggregate_report(number, _exchange(grid, messages, seconds, "attack"))
+            strategy.aggregate_report(number, _exchange(grid, messages, "attack", seconds))
 
         models = strategy.models(arrays)
         on_round(
@@ -65,6 +75,10 @@ def run_rounds(
                 told=strategy.told,
                 seconds=seconds,
                 losses=losses[told:],
+                server=strategy.server_figures,
+                defences=strategy.kept,
+                lost=strategy.lost,
+                watched=strategy.watched,
             )
         )
         told = len(losses)
@@ -72,7 +86,7 @@ def run_rounds(
 
 
 def _exchange(
-    grid: Grid, messages: Iterable[Message], seconds: dict[str, float], key: str
+    grid: Grid, messages: Iterable[Message], key: str, seconds: dict[str, float]
 ) -> Iterator[Message]:
     """Send messages, hand on replies as they come, and add the time waited to `seconds[key]`."""
     start = perf_counter()

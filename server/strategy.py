@@ -7,22 +7,27 @@ which answers arrive: clients are taken in order of partition id, so a seed give
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedmem.aggregation import problem_with, rule, weight_of
+from fedmem.aggregation import WeightedMean, problem_with, rule, weight_of
 from fedmem.config import Config
+from fedmem.defences import Chain, State
 from fedmem.engine.records import (
     CONFIG,
+    DEFENCES,
     EXAMPLES,
     OBSERVE,
     ROUND,
+    TRAINED,
     Arrays,
     only_arrays,
     only_config,
@@ -40,11 +45,18 @@ REPORT = f"{MessageType.EVALUATE}.report"
 SAMPLING = 0x5A3B1E  # keeps this stream of random numbers apart from others of the same seed
 
 
-def sample(clients: int, per_round: int, seed: int, round_: int) -> list[int]:
-    """Return the partition ids of a round's participants, sorted; a function of its arguments."""
+def sample(
+    clients: int, per_round: int, seed: int, round_: int, poisson: bool = False
+) -> list[int]:
+    """Return the partition ids of a round's participants, sorted; a function of its arguments.
+
+    Poisson: `per_round` is how many take part on average; it can be nobody.
+    """
     if per_round >= clients:
         return list(range(clients))
     rng = np.random.default_rng([SAMPLING, seed, round_])
+    if poisson:  # each by a coin of its own, so that client-level DP may count on it
+        return [int(i) for i in np.flatnonzero(rng.random(clients) < per_round / clients)]
     return sorted(int(i) for i in rng.choice(clients, per_round, replace=False))
 
 
@@ -67,11 +79,16 @@ class Federated(Strategy):
 
     After `aggregate_train` the clients' metrics are in `train_metrics`, by name; after
     `aggregate_evaluate` the participants' score rows are in `scores`, in order of partition id;
-    after `aggregate_report` what all clients told is in `told`.
+    after `aggregate_report` what all clients told is in `told`. `base` gives the weight below a
+    dense delta, for defences that need it; their figures are in `server_figures`.
     """
 
     def __init__(
-        self, config: Config, clients: list[str], products: Sequence[Product] = ()
+        self,
+        config: Config,
+        clients: list[str],
+        products: Sequence[Product] = (),
+        base: Callable[[str], np.ndarray] = lambda name: np.zeros(()),
     ) -> None:
         per_round = config.rounds.clients_per_round
         self.clients = clients
@@ -80,28 +97,46 @@ class Federated(Strategy):
         self.seed = config.seed
         self.aggregation = config.aggregation
         self.config, self.config_json = config, config.model_dump_json()
+        self.chain, self.base = Chain(config), base
+        self.kept: State = {}  # by the defences, from round to round
+        self.server_figures: dict[str, float] = {}
+        # client-level DP divides by a number that does not depend on who took part
+        self.denominator = float(self.per_round) if config.client_dp else None
         self.nodes: list[int] = []  # node id by partition id, known once the nodes have been met
         self._chosen = list(range(len(clients)))
+        self._summed: list[int] | None = None  # whose updates are in the model, if not all chosen
+        self.lost: list[dict[str, str]] = []  # clients a round went on without
         self._sent = ArrayRecord()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.train_metrics: dict[str, dict[str, float]] = {}
+        self.trained: dict[str, list[int]] = {}  # rounds whose models hold a client's updates
         self.scores: list[bytes] = []
         self.told: list[dict[str, bytes]] = []
+        # the curious server: (client, round, model sent, what arrived) -> rows of server.parquet
+        self.watch: Callable[[str, int, Arrays, Arrays], list[dict[str, Any]]] | None = None
+        self.watched: list[dict[str, Any]] = []
 
     def begin(self, initial: Arrays, start: Start | None) -> ArrayRecord:
         """Return the model to begin with: the initial one, or that of a run taken up again."""
+        self.kept = start.defences if start else {}
+        self.trained = start.trained if start else {}
         return to_record(start.models["global"] if start else initial)
 
     def begin_round(self, round_: int) -> None:
         """Choose the participants of the round (0: everybody gets the untouched base)."""
         per_round = self.per_round if round_ else len(self.clients)
-        self._chosen = sample(len(self.clients), per_round, self.seed, round_)
-        self.train_metrics, self.scores, self.told = {}, [], []
+        poisson = self.config.rounds.client_sampling == "poisson"
+        self._chosen = sample(len(self.clients), per_round, self.seed, round_, poisson)
+        for name in self.train_metrics:
+            self.trained.setdefault(name, []).append(round_ - 1)
+        self.train_metrics, self.scores, self.told, self.watched = {}, [], [], []
+        self.server_figures = {}
+        self._summed, self.lost = None, []
 
     @property
     def participants(self) -> list[str]:
         """The names of the clients that take part in the current round."""
-        return [self.clients[i] for i in self._chosen]
+        return [self.clients[i] for i in (self._chosen if self._summed is None else self._summed)]
 
     def models(self, arrays: ArrayRecord) -> dict[str, Arrays]:
         """Return the round's models by name."""
@@ -120,19 +155,42 @@ class Federated(Strategy):
         self._shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         if self.products:
             self._shapes = {n: shape for p in self.products for n, shape in p.shapes.items()}
+        self._shapes |= {name: () for name in self.chain.side}
         return self._messages(MessageType.TRAIN, server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates as they come in. Raises RunError, naming client and round."""
-        joined = rule(self.aggregation, self.products)
+        joined = rule(self.aggregation, self.products, self.denominator)
+        beside = WeightedMean(self.denominator)
         for partition, update in self._updates(server_round, replies):
             name = self.clients[partition]
-            examples = self.train_metrics[name][EXAMPLES]
-            joined.add(update, weight_of(self.aggregation, name, examples))
-        before = to_arrays(self._sent) if self.products else {}
-        return to_record(joined.result(before)), self._total()
+            weight = weight_of(self.aggregation, name, self.train_metrics[name][EXAMPLES])
+            if self.chain.side:
+                beside.add({side: update.pop(side) for side in self.chain.side}, weight)
+            joined.add(update, weight)
+            if self.watch and attack_due(self.config, server_round):
+                seen = to_arrays(self._sent)
+                self.watched += self.watch(name, server_round, seen, update)
+        sends_updates = self.config.sends_updates
+        before = to_arrays(self._sent) if self.products or sends_updates else {}
+        after = joined.result(before)
+        if not sends_updates:
+            return to_record(after), self._total()
+        # where products are averaged the sum over the base is made already
+        mean = {n: a - before[n] for n, a in after.items()} if self.products else after
+        side = beside.result() if self.chain.side else {}
+        return self.release(server_round, mean | side, len(self._chosen)), self._total()
+
+    def release(self, round_: int, joined: Arrays, clients: int) -> ArrayRecord:
+        """Return the next model: the one sent plus the joined update of `clients` clients, after
+        every defence's server hook."""
+        before = to_arrays(self._sent)
+        mean, self.kept, self.server_figures = self.chain.at_server(
+            round_, clients, before, joined, self.kept, self.base
+        )
+        return to_record({name: before[name] + mean[name] for name in before})
 
     def _updates(self, round_: int, replies: Iterable[Message]) -> Iterator[tuple[int, Arrays]]:
         """Yield (partition, update), each one checked, and note the client's metrics."""
@@ -211,16 +269,19 @@ class Federated(Strategy):
         if not self.nodes:
             self.nodes = meet(grid, len(self.clients))
         settings = {**config, ROUND: round_, CONFIG: self.config_json}
+        if self.kept and kind == MessageType.TRAIN:
+            settings[DEFENCES] = json.dumps(self.kept)
         due = attack_due(self.config, round_)
+        private = self.config.training.dp is not None and kind == MessageType.TRAIN
+
+        def own(who: int) -> ConfigRecord:
+            trained = {TRAINED: self.trained.get(self.clients[who], [])} if private else {}
+            return ConfigRecord({**settings, OBSERVE: due and who in self._chosen, **trained})
+
         everybody = range(len(self.clients))
         return (
             Message(
-                RecordDict(
-                    {
-                        "arrays": self._model_of(i, arrays),
-                        "config": ConfigRecord({**settings, OBSERVE: due and i in self._chosen}),
-                    }
-                ),
+                RecordDict({"arrays": self._model_of(i, arrays), "config": own(i)}),
                 self.nodes[i],
                 kind,
                 group_id=str(round_),
@@ -264,13 +325,18 @@ class Local(Federated):
     """
 
     def __init__(
-        self, config: Config, clients: list[str], products: Sequence[Product] = ()
+        self,
+        config: Config,
+        clients: list[str],
+        products: Sequence[Product] = (),
+        base: Callable[[str], np.ndarray] = lambda name: np.zeros(()),
     ) -> None:
-        super().__init__(config, clients, products)
+        super().__init__(config, clients, products, base)
         self._own: dict[int, ArrayRecord] = {}
 
     def begin(self, initial: Arrays, start: Start | None) -> ArrayRecord:
         """Return the base that clients begin with; a run taken up again brings their models."""
+        self.trained = start.trained if start else {}
         if start:
             self._own = {i: to_record(start.models[name]) for i, name in enumerate(self.clients)}
         return to_record(initial)

@@ -11,9 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedmem.config.attack import FREE, Discoverable, Drawing, Membership, Repurpose, Sampling
+from fedmem.config.audit import Audit, problem_with_server_view
 from fedmem.config.data import Data
+from fedmem.config.defences import ClientDP, Defence, problem_with
+from fedmem.config.dp import DPSGD
+from fedmem.config.dp import problem_with as problem_with_dp
 from fedmem.config.model import Model
+from fedmem.config.objectives import CausalLM, Objective
 from fedmem.config.section import NAME, Section
+from fedmem.config.secure import Secure
+from fedmem.config.secure import problem_with as problem_with_secure
 
 # --- rounds and training -------------------------------------------------------------------
 
@@ -25,7 +33,11 @@ class Rounds(Section):
     local_epochs: int | None = Field(None, ge=1)
     local_steps: int | None = Field(None, ge=1)
     clients_per_round: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+    client_sampling: Literal["fixed", "poisson"] = Field(
+        "fixed", description="poisson: each client by its own coin; clients_per_round is the mean"
+    )
     topology: Literal["federated", "centralized", "local"] = "federated"
+    left_out: list[str] = Field([], description="clients that never take part, all else being equal")
 
     @model_validator(mode="after")
     def _one_length(self) -> Rounds:
@@ -49,6 +61,11 @@ class Training(Section):
     max_length: int = Field(320, ge=16)
     loss_on: Literal["all", "answer"] = "all"
     packing: bool = False
+    objective: Objective = CausalLM()
+    neftune: float | None = Field(
+        None, gt=0, le=1000, description="alpha of NEFTune's noise on the embeddings (Jain 2023)"
+    )
+    dp: DPSGD | None = None
 
 
 class Aggregation(Section):
@@ -65,6 +82,7 @@ class Aggregation(Section):
         "examples", description="or a weight for every client, by name"
     )
     prox: float = Field(0.0, ge=0)
+    secure: Secure = Secure()
 
 
 # --- attack, utility, privacy, engine ------------------------------------------------------
@@ -73,14 +91,41 @@ class Aggregation(Section):
 class Attack(Section):
     """What the honest-but-curious client tries, from its own view, with which knowledge."""
 
-    views: list[Literal["client"]] = Field(["client"], min_length=1)
-    knowledge: list[Literal["true_prefix", "own_prefix"]] = ["true_prefix", "own_prefix"]
+    views: list[Literal["client", "public", "server"]] = Field(["client"], min_length=1)
+    knowledge: list[Literal["true_prefix", "own_prefix", "template", "none"]] = [
+        "true_prefix",
+        "own_prefix",
+    ]
     attackers: Literal["all"] | list[str] = "all"
     every: int = Field(1, ge=1, description="attack after every n-th round, and after the last")
     prefix_lengths: list[Annotated[int, Field(ge=1)]] = [10, 50, 100, 200, 500]
     continuation: int = Field(50, ge=1, description="tokens that an exact match must give back")
     bleu: float = Field(0.75, gt=0, le=1, description="token BLEU-4 of an approximate match")
+    rouge_l: float = Field(0.8, gt=0, le=1, description="ROUGE-L over tokens of such a match")
+    edit: float = Field(0.1, ge=0, lt=1, description="edit distance of such a match, a token")
     own_prefixes: int = Field(16, ge=1, description="own_prefix: prompts a client spends a round")
+    queries: int = Field(64, ge=1, description="template, none: texts a client draws a round")
+    drawing: Drawing = Drawing()
+    candidates: int = Field(
+        0, ge=0, le=100_000, description="values that a true one is ranked among; 0: no ranking"
+    )
+    repurpose: Repurpose | None = None
+    discoverable: Discoverable = Discoverable()
+    audit: Audit | None = Field(None, description="one-run audit on coin-flip canaries of its own")
+    sampling: list[Sampling] = Field(
+        [Sampling(top_k=40)], max_length=16, description="grid for (n,p)-discoverable extraction"
+    )
+    membership: list[Membership] = list(FREE)
+    recall_tokens: int = Field(256, ge=8, description="recall: length of the non-member prefix")
+    neighbours: int = Field(10, ge=1, le=1000, description="neighbourhood: of each note, one pass")
+
+    @property
+    def reach(self) -> int:
+        """Tokens read besides a note: what is decoded behind it, or ReCaLL's prefix before it."""
+        before = self.recall_tokens if "recall" in self.membership else 0
+        draws = {"template", "none"} & set(self.knowledge) or "public" in self.views
+        drawn = self.drawing.tokens if draws else 0
+        return max(self.continuation, before, drawn)
 
 
 class Utility(Section):
@@ -166,6 +211,7 @@ class Config(Section):
     rounds: Rounds = Rounds()
     training: Training = Training()
     aggregation: Aggregation = Aggregation()
+    defences: list[Defence] = []
     attack: Attack = Attack()
     utility: Utility = Utility()
     privacy: Privacy = Privacy()
@@ -185,6 +231,8 @@ class Config(Section):
         n = self.rounds.clients_per_round
         if isinstance(n, int) and n > len(clients):
             raise ValueError(f"rounds.clients_per_round: {n} of {len(clients)} clients")
+        if problem := problem_with_left_out(self):
+            raise ValueError(f"rounds.left_out: {problem}")
         if self.attack.attackers != "all":
             for name in self.attack.attackers:
                 if name not in clients:
@@ -197,9 +245,61 @@ class Config(Section):
         if isinstance(given, dict) and set(given) != set(clients):
             names = ", ".join(sorted(set(given) ^ set(clients))[:5])
             raise ValueError(f"aggregation.weights: give every client one, by name ({names})")
+        if n == "all" and self.rounds.client_sampling == "poisson":
+            raise ValueError("rounds.client_sampling: poisson needs a number in clients_per_round")
+        if problem := problem_with(self.defences, self):
+            raise ValueError(f"defences: {problem}")
+        if problem := problem_with_dp(self):
+            raise ValueError(f"training.dp: {problem}")
+        if problem := problem_with_secure(self):
+            raise ValueError(f"aggregation.secure: {problem}")
+        if self.attack.audit and self.engine.kind == "deployment":
+            raise ValueError("attack.audit: needs a simulation; the auditor holds all coins")
+        if "public" in self.attack.views and self.engine.kind == "deployment":
+            raise ValueError("attack.views: public needs a simulation, where notes can be graded")
+        if "server" in self.attack.views and (problem := problem_with_server_view(self)):
+            raise ValueError(f"attack.views: server {problem}")
         if self.data.canaries.source.adapter != "notes":
             raise ValueError("data.canaries.source.adapter: must be `notes`")
         for client in self.data.clients:
             if client.source.adapter == "notes":
                 raise ValueError(f"client {client.name}: notes come in through data.canaries")
         return self
+
+    @property
+    def present(self) -> list[str]:
+        """The clients that may take part, in order of partition id."""
+        absent = self.rounds.left_out
+        return [client.name for client in self.data.clients if client.name not in absent]
+
+    @property
+    def client_dp(self) -> ClientDP | None:
+        """The settings of client-level DP, where it is switched on."""
+        return next((d for d in self.defences if isinstance(d, ClientDP)), None)
+
+    @property
+    def sends_updates(self) -> bool:
+        """Whether clients send what changed, and not the trained arrays themselves."""
+        return bool(self.defences) or self.aggregation.secure.enabled
+
+
+def problem_with_left_out(config: Config) -> str | None:
+    """What speaks against `rounds.left_out`; None if nothing does."""
+    absent, per_round = config.rounds.left_out, config.rounds.clients_per_round
+    if not absent:
+        return None
+    known = [client.name for client in config.data.clients]
+    for name in absent:
+        if name not in known:
+            return f"no client is called {name!r}"
+    if not config.present:
+        return "nobody is left to train"
+    if isinstance(per_round, int) and per_round > len(config.present):
+        return f"{len(config.present)} clients are left, and rounds.clients_per_round is {per_round}"
+    if config.rounds.topology != "federated":
+        return f"needs rounds.topology federated, not {config.rounds.topology}"
+    if config.engine.kind == "deployment":
+        return "needs a simulation; deployed, do not start the client's node"
+    if config.client_dp:
+        return "client-level DP is accounted for all clients of data.clients; take it out there"
+    return None

@@ -18,6 +18,11 @@ ROUND = "server-round"  # Flower's own strategies send the round under this key
 CONFIG = "config"  # the whole config as JSON: a node needs nothing but the message to take part
 OBSERVE = "observe"  # whether the client that reports is to attack the model, too
 EXAMPLES = "num-examples"
+TRAINED = "trained"  # under DP-SGD: the rounds in which the client has trained before
+DEFENCES = "defences"  # what the server's defences left for the clients' ones, as JSON
+SECAGG = "secagg"  # where a client keeps its part in secure aggregation between messages
+LARGEST_WEIGHT = "largest-weight"  # of a client's update, known to all under secure aggregation
+METRIC_NAMES = "metric-names"  # JSON: what the scalars in a masked vector are
 
 
 def to_record(arrays: Arrays) -> ArrayRecord:

@@ -11,8 +11,9 @@ from fedmem.rounds import Round
 
 
 def training(done: Round) -> dict[str, float]:
-    """Mean loss of each client's training."""
-    return {f"train_loss/{name}": metrics["loss"] for name, metrics in done.train.items()}
+    """Mean loss of each client's training; under secure aggregation of all together, or none."""
+    losses = {name: metrics.get("loss") for name, metrics in done.train.items()}
+    return {f"train_loss/{name}": loss for name, loss in losses.items() if loss is not None}
 
 
 def utility(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -70,7 +70,8 @@ def test_the_app_bundle_holds_code_and_no_data(tmp_path: Path) -> None:
     with zipfile.ZipFile(bundle) as held:
         names = set(held.namelist())
     code = {f"clients/{n}.py" for n in ("__init__", "app", "honest", "curious")}
-    code |= {f"server/{n}.py" for n in ("__init__", "app", "nodes", "rounds", "strategy")}
+    code |= {f"clients/{n}.py" for n in ("privacy", "secagg")}
+    code |= {f"server/{n}.py" for n in ("__init__", "app", "nodes", "rounds", "secagg", "strategy")}
     assert names == code | {"LICENSE", "pyproject.toml", ".info/CONTENT"}
 
 
