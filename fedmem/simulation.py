@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedmem import checkpoint, tracking
+from fedmem import checkpoint, protection, tracking
 from fedmem import workspace as workspaces
 from fedmem.config import Config
-from fedmem.errors import ConfigError
+from fedmem.errors import ConfigError, RunError
+from fedmem.metrics import audit
 from fedmem.metrics.summary import summarise
 from fedmem.model.hub import fetch, is_hub_name
 from fedmem.progress import Event, Progress, silent
@@ -66,9 +67,17 @@ def run(
         recorder = Recorder(config, workspace, directory, progress)
         engine(config, recorder.on_round, recorder.begin())
 
-        directory.write_json("summary.json", summarise(directory.path))
+        summary = summarise(directory.path)
+        directory.write_json("summary.json", summary)
+        directory.write_json("privacy.json", protection.document(summary))
+        if config.attack.audit:
+            directory.write_json("audit.json", summary["audit"])
         report = write_report([directory.path], directory.path / "report.html")
         write_card(directory)
+        if warning := audit.warning(summary["audit"]):
+            recorder.warn(warning)
+        if bug := audit.bug(summary["audit"]):  # everything is written; the run counts as failed
+            raise RunError(f"{directory.path}: {bug}")
         directory.finish(
             data=recorder.read_json("data.json")["files"], peak_memory_mb=peak_memory_mb()
         )

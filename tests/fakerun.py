@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from fedmem.evaluation.utility import ANSWERS
+
 CLIENTS = ("north", "south", "west")
 KINDS = [
     ("NAME", "PATIENT"),
@@ -151,6 +153,27 @@ def utility(truth: Truth, rounds: int = 5) -> list[dict[str, Any]]:
         open_ = {"accuracy": None, "low": None, "high": None, "chance": None, "scored": 0}
         rows.append(head | near | open_ | {"task": "flashcards"})
     return rows
+
+
+def answers(
+    rounds: int = 5, questions: int = 60, right: float = 0.5, nll: float = 1.0
+) -> list[dict[str, Any]]:
+    """Rows of answers.parquet: mcq with a share of right picks (the first ones), flashcards without
+    options. Every NLL lies a bit above or below `nll`, by question alike in every run."""
+    rows = []
+    for round_ in range(rounds + 1):
+        for n in range(questions):
+            head = {"round": round_, "model": "global", "nll": nll + 0.01 * (n % 7 - 3)}
+            picked = {"right": n < right * questions, "chance": 0.25}
+            rows.append(head | picked | {"task": "mcq", "question": f"q-{n}"})
+            none = {"right": None, "chance": None}
+            rows.append(head | none | {"task": "flashcards", "question": f"q-{n}"})
+    return rows
+
+
+def write_answers(run: Path, rows: list[dict[str, Any]]) -> None:
+    """answers.parquet."""
+    pq.write_table(pa.Table.from_pylist(rows, schema=ANSWERS), run / "answers.parquet")
 
 
 def timings(rounds: int = 5) -> list[dict[str, Any]]:

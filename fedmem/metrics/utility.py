@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from fedmem.metrics.intervals import bootstrap_mean, wilson
+from fedmem.metrics.intervals import Interval, bootstrap_mean, paired_share, wilson
 
 ALL = "all"
 
@@ -62,3 +63,54 @@ def _row(task: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "chance": math.fsum(row["chance"] for row in picked) / len(picked),
         }
     return out
+
+
+Answers = Sequence[dict[str, Any]]
+
+
+def paired(ours: Answers, theirs: Answers) -> list[dict[str, Any]]:
+    """Change from `theirs` to `ours` on the questions that both answered, a row a task.
+
+    Both: rows of `ANSWERS` of one round and model. A row: task, n (pairs), nll and accuracy (of
+    ours), nll_was and accuracy_was (of theirs), nll_change and accuracy_change as (point, low,
+    high), 95 %: a bootstrap over the pairs' differences, and Bonett and Price's interval for paired
+    shares. Accuracy is that of the `scored` pairs, which have options; None where there are none.
+    Over all tasks first, where there are several.
+    """
+    before = dict(_numbered(theirs))
+    pairs = [(row, before[key]) for key, row in _numbered(ours) if key in before]
+    tasks = sorted({row["task"] for row, _ in pairs})
+    return [
+        _changed(task, [pair for pair in pairs if task in (ALL, pair[0]["task"])])
+        for task in ([ALL, *tasks] if len(tasks) > 1 else tasks)
+    ]
+
+
+def _numbered(rows: Answers) -> list[tuple[tuple[str, str, int], dict[str, Any]]]:
+    """Each row by task, id and how often that id was there before: two clients may share one."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for row in rows:
+        key = (row["task"], row["question"])
+        found.append(((*key, seen[key]), row))
+        seen[key] += 1
+    return found
+
+
+def _changed(task: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    nll = bootstrap_mean([a["nll"] - b["nll"] for a, b in pairs])
+    found: dict[str, Any] = {"task": task, "n": len(pairs), "nll_change": _three(nll)}
+    for name, side in (("nll", 0), ("nll_was", 1)):
+        found[name] = math.fsum(pair[side]["nll"] for pair in pairs) / len(pairs)
+    found |= {"accuracy": None, "accuracy_was": None, "accuracy_change": None}
+    picked = [(a["right"], b["right"]) for a, b in pairs if None not in (a["right"], b["right"])]
+    found["scored"] = n = len(picked)
+    if picked:
+        change = paired_share(picked.count((True, False)), picked.count((False, True)), n)
+        found |= {"accuracy": sum(a for a, _ in picked) / n, "accuracy_change": _three(change)}
+        found["accuracy_was"] = sum(b for _, b in picked) / n
+    return found
+
+
+def _three(found: Interval) -> tuple[float, float, float]:
+    return found.point, found.low, found.high

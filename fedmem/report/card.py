@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from fedmem.metrics.headline import interval, percent
 from fedmem.metrics.summary import read_config, read_json
 from fedmem.model.base import BUNDLED
+from fedmem.report.protection import figures, guarantee, sentence
 from fedmem.report.view import ATTACKS, KNOWLEDGE, clear, full, level, number
 from fedmem.rundir import RunDir
 from fedmem.versions import fedmem_version
@@ -51,7 +52,8 @@ def card(run: Path) -> str:
         clients=data["clients"],
         twins=next((lv["notes"] for lv in summary["levels"] if not lv["copies"]), 0),
         levels=[lv for lv in summary["levels"] if lv["copies"]],
-        protections=protections(config),
+        protections=[(row, guarantee(row), figures(row)) for row in summary["protection"]],
+        sentence=sentence,
         utility=[row for row in summary["utility"] if row["round"] in (0, last)],
         leakage=leaks(summary),
         accuracy=accuracy,
@@ -89,12 +91,6 @@ def base(config: dict[str, Any]) -> str:
     if model["revision"]:
         return f"`{model['base']}` at commit `{model['revision']}`"
     return f"a local folder called `{Path(model['base']).name}`"
-
-
-def protections(config: dict[str, Any]) -> str:
-    """Sections of the config on defences, as YAML; empty where it has none."""
-    found = {key: config[key] for key in ("defences", "secagg") if config.get(key)}
-    return yaml.safe_dump(found, sort_keys=False).strip() if found else ""
 
 
 def leaks(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from fedmem.errors import DataError
 from fedmem.metrics.summary import read_config, read_json, read_table, summarise
 from fedmem.report import heat, panels, phi, svg, view
+from fedmem.report.protection import protection
 from fedmem.report.utility import compare, utility
 from fedmem.report.view import Arm, Table
 
@@ -100,6 +101,7 @@ def render(arms: Sequence[Arm]) -> str:
         ],
         said=said,
         matched=matched,
+        protection=protection(arms),
         leaks=[(arm, leaks(arm)) for arm in arms],
         differs=differences(arms),
         configs=[(arm, yaml.safe_dump(arm.config, sort_keys=False)) for arm in arms],
@@ -186,7 +188,10 @@ def data_tables(arms: Sequence[Arm]) -> list[Table]:
     training = [
         [
             *(arm.name, client),
-            *(f"{figures.get(key, 0):,.0f}" for key in ("num-examples", "tokens")),
+            *(
+                f"{figures[key]:,.0f}" if key in figures else "–"
+                for key in ("num-examples", "tokens")
+            ),
             *(view.size(figures.get(key)) for key in ("bytes_down", "bytes_up")),
         ]
         for arm in arms

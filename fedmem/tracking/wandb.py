@@ -24,6 +24,7 @@ SENT: Any = {
     "rounds": True,
     "training": True,
     "aggregation": True,
+    "defences": True,
     "attack": {"knowledge", "every", "prefix_lengths", "continuation", "bleu", "own_prefixes"},
     "utility": True,
     "engine": {"kind", "device", "threads"},

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from fedmem.metrics.intervals import (
     clopper_pearson,
     cluster_share,
     newcombe,
+    paired_share,
     wilson,
 )
 
@@ -103,3 +105,37 @@ def test_bootstrap_refuses_what_it_cannot_do():
     for over, under in (([], []), ([1], [1, 2]), ([1.0], [0.0])):
         with pytest.raises(ValueError, match="need"):
             bootstrap_ratio(over, under)
+
+
+def test_paired_share_by_hand():
+    # Bonett and Price 2012: (b + 1) / (n + 2), (c + 1) / (n + 2); here 5 and 11 of 40 + 2
+    found = paired_share(4, 10, 40)
+    up, down = 5 / 42, 11 / 42
+    half = 1.959963984540054 * math.sqrt((up + down - (up - down) ** 2) / 42)
+    assert found.point == pytest.approx(-6 / 40)
+    assert (found.low, found.high) == pytest.approx((up - down - half, up - down + half))
+
+
+def test_paired_share_where_nothing_changed_is_not_certain():
+    found = paired_share(0, 0, 30)
+    assert found.low < -0.05 and found.high > 0.05 and found.point == 0
+    assert all(
+        paired_share(a, b, 12).low <= paired_share(a, b, 12).point <= paired_share(a, b, 12).high
+        for a in range(13)
+        for b in range(13 - a)
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "loss", "n"), [(0.05, 0.05, 40), (0.02, 0.15, 60), (0.3, 0.2, 25)]
+)
+def test_paired_share_holds_the_truth_as_often_as_it_says(gain, loss, n):
+    rng = np.random.default_rng(7)
+    draws = rng.multinomial(n, [gain, loss, 1 - gain - loss], size=3000)
+    held = [
+        paired_share(int(g), int(lost), n).low
+        <= gain - loss
+        <= paired_share(int(g), int(lost), n).high
+        for g, lost, _ in draws
+    ]
+    assert np.mean(held) > 0.94

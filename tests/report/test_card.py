@@ -139,3 +139,28 @@ def test_the_code_in_the_card_loads_the_model_that_was_saved(
         theirs = loaded["model"].eval()(input_ids=ids).logits
         ours = workspace.load(last[-1].models["global"])(input_ids=ids).logits
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_defence_the_card_and_privacy_json_say_so(adapters: Path) -> None:
+    text = (adapters / "MODEL_CARD.md").read_text(encoding="utf-8")
+    defences = text.split("## Defences")[1].split("\n## ")[0]
+    assert "None." in defences and "nothing protects the participants" in defences
+    assert "ε" not in defences
+    privacy = json.loads((adapters / "privacy.json").read_text())
+    summary = json.loads((adapters / "summary.json").read_text())
+    assert privacy["claims"] == summary["protection"] and privacy["audited"] is None
+    assert all(row["epsilon"] is None for row in privacy["claims"])
+
+
+def test_defences_of_a_run_stand_in_its_card(base_folder: Path, tmp_path: Path) -> None:
+    noise = {"kind": "gaussian_noise", "sigma": 0.001}
+    defences = [{"kind": "clip", "norm": 0.01}, noise]
+    path = made(base_folder, tmp_path, defences=defences, attack={"knowledge": []})
+    text = (path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    defences_ = text.split("## Defences")[1].split("\n## ")[0]
+    assert "- **update clipping**, each client, before it sends: L2 norm at most 0.01." in defences_
+    assert "- **Gaussian noise**" in defences_ and "signal-to-noise ratio" in defences_
+    assert "Guarantee: no DP guarantee." in defences_ and "ε" not in defences_
+    assert "What stays open" in defences_ and "the server sees each client's update" in defences_
+    clip = json.loads((path / "privacy.json").read_text())["claims"][0]
+    assert clip["figures"]["clipped"] == 1.0 and clip["figures"]["norm"] > 0.01

@@ -115,6 +115,7 @@ def test_sections_in_order(pages):
         "How much of the note was given",
         "Which kinds of PHI",
         "What the model learned",
+        "What protects whom",
         "The worst leaks",
         "The run",
         "Limits",
