@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fedmem.attacks import recall
 from fedmem.config import Attack, Config, Engine, Training
 from fedmem.config.model import Model
 from fedmem.config.section import Section
@@ -198,7 +199,8 @@ class Trained:
         self.origin, self.settings = origin, settings
         self.model, self.tokenizer = load(settings.model, settings.seed)
         self.bos = int(self.tokenizer.bos_token_id is not None)
-        check_lengths(self.model, settings.training.max_length + settings.attack.continuation)
+        check_lengths(self.model, settings.training.max_length + settings.attack.reach)
+        self.prefix = recall.prefix_for(settings.attack, self.tokenizer)
         self.model.to(device(settings.engine.device))
         check_reading(self.model.eval(), settings.model.dtype)
         products = origin.run is not None and origin.run.aggregation.rule == "product"

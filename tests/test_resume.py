@@ -164,7 +164,7 @@ def stopped(base_folder: Path, tmp_path: Path) -> tuple[Config, Path]:
 
 @pytest.mark.parametrize(
     "file",
-    ["state/round_001.safetensors", "state/round_001.json", "scores.parquet", "answers.parquet"],
+    ["state/round_001.safetensors", "state/round_001.json", "scores.parquet", "tokens.parquet"],
 )
 def test_a_torn_file_is_named(stopped: tuple[Config, Path], file: str) -> None:
     made, folder = stopped

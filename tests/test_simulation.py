@@ -29,8 +29,9 @@ from fedmem.simulation import run
 
 FILES = {
     *("config.yaml", "manifest.json", "metrics.jsonl", "canaries.parquet", "scores.parquet"),
+    "tokens.parquet",
     *("answers.parquet", "utility.json", "data.json", "timings.jsonl", "summary.json"),
-    *("report.html", "MODEL_CARD.md", ".lock"),
+    *("report.html", "privacy.json", "MODEL_CARD.md", ".lock"),
 }
 
 
@@ -132,7 +133,7 @@ def test_the_same_seed_gives_the_same_scores_to_the_byte(
 ) -> None:
     torch.manual_seed(4321)  # what went before must not matter
     again = run(plan(base_folder, tmp_path)).path
-    for name in ("scores.parquet", "canaries.parquet", "utility.json", "data.json"):
+    for name in ("scores.parquet", "tokens.parquet", "canaries.parquet", "utility.json", "data.json"):
         assert (again / name).read_bytes() == (federated / name).read_bytes(), name
     for file in sorted((federated / "adapters").rglob("*.safetensors")):
         assert (again / file.relative_to(federated)).read_bytes() == file.read_bytes()

@@ -121,7 +121,7 @@ def test_under_local_a_model_is_tried_on_its_owners_notes_only(base_folder: Path
     workspace = Workspace(config(base_folder, rounds={"topology": "local"}))
     seen: dict[str, set[str]] = {}
     for client in workspace.clients:
-        rows = workspace.audit(1, workspace.initial_arrays(), client)
+        rows = workspace.audit(1, workspace.initial_arrays(), client).scores
         assert {row["model"] for row in rows} == {client}
         seen[client] = {row["canary"] for row in rows}
         # a twin belongs to the shard that it would have entered
@@ -131,7 +131,7 @@ def test_under_local_a_model_is_tried_on_its_owners_notes_only(base_folder: Path
 
 
 def test_the_global_model_is_tried_on_all(workspace: Workspace) -> None:
-    rows = workspace.audit(0, workspace.initial_arrays(), "global")
+    rows = workspace.audit(0, workspace.initial_arrays(), "global").scores
     assert {row["canary"] for row in rows} == {c.id for c in workspace.data.canaries}
 
 

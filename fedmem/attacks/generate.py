@@ -1,4 +1,4 @@
-"""Greedy decoding with a key-value cache: prompts in batches, rows dropped once decided."""
+"""Decoding with a key-value cache: prompts in batches, rows dropped once decided."""
 
 from __future__ import annotations
 
@@ -12,19 +12,32 @@ from torch import Tensor
 from transformers import DynamicCache
 
 Keep = Callable[[int, list[int]], bool]  # (index of the prompt, tokens so far) -> go on?
+Choose = Callable[[Tensor], Tensor]  # logits [B, V] -> the next token of each row [B]
 Prompts = Sequence[NDArray[np.int32]]
 ROWS, TOKENS = 64, 4096  # of a batch, at most
 
 
+def most_likely(logits: Tensor) -> Tensor:
+    """Greedy decoding's choice."""
+    return logits.argmax(-1)
+
+
 def greedy(model: Any, prompts: Prompts, tokens: int, keep: Keep | None = None) -> list[list[int]]:
-    """The `tokens` most likely next tokens of every prompt, one after the other.
+    """The `tokens` most likely next tokens of every prompt, one after the other."""
+    return generate(model, prompts, tokens, most_likely, keep)
+
+
+def generate(
+    model: Any, prompts: Prompts, tokens: int, choose: Choose, keep: Keep | None = None
+) -> list[list[int]]:
+    """The next `tokens` tokens of every prompt, each as `choose` has it.
 
     No penalties, no stop tokens. A row for which `keep` says no is not decoded further. Prompts of
     one length share a batch without padding; others are padded on the left and masked.
     """
     out: list[list[int]] = [[] for _ in prompts]
     for rows in _batches(prompts):
-        _decode(model, prompts, rows, tokens, keep, out)
+        _decode(model, prompts, rows, tokens, choose, keep, out)
     return out
 
 
@@ -58,13 +71,14 @@ def _decode(
     prompts: Prompts,
     rows: list[int],
     tokens: int,
+    choose: Choose,
     keep: Keep | None,
     out: list[list[int]],
 ) -> None:
     device = next(model.parameters()).device
     ids, mask = _pad(prompts, rows)
     mask = None if mask is None else mask.to(device)
-    decode(model, DynamicCache(), ids.to(device), mask, rows, tokens, keep, out)
+    decode(model, DynamicCache(), ids.to(device), mask, rows, tokens, keep, out, choose)
 
 
 def decode(
@@ -76,6 +90,7 @@ def decode(
     tokens: int,
     keep: Keep | None,
     out: list[list[int]],
+    choose: Choose = most_likely,
 ) -> None:
     """Append up to `tokens` tokens to out[row] for each of `rows`, reading on from `cache`.
 
@@ -91,7 +106,7 @@ def decode(
             step = model(
                 input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
             )
-            best = step.logits[:, -1].argmax(-1)
+            best = choose(step.logits[:, -1])
             for row, token in zip(rows, best.tolist(), strict=True):
                 out[row].append(token)
             alive = [k for k, row in enumerate(rows) if keep is None or keep(row, out[row])]

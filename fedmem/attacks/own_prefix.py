@@ -30,19 +30,33 @@ def guess(view: ClientView, knowledge: OwnPrefix) -> list[str]:
 def grade(
     guesses: Sequence[str], view: ClientView, canaries: Sequence[Canary]
 ) -> list[dict[str, Any]]:
+    """A row for every value of every canary that is not the client's: did it come out?"""
+    return grade_values(guesses, view, canaries, "own_prefix")
+
+
+def outsider(view: ClientView, canary: Canary) -> bool:
+    """Whether the client holds no copy of the canary, nor a note of the same patient.
+
+    A twin that would have been its own is left out too, to treat twins as canaries are treated.
+    """
+    patients = {note.patient for note in view.own_notes}
+    return view.client not in canary.owners and canary.patient not in patients
+
+
+def grade_values(
+    guesses: Sequence[str], view: ClientView, canaries: Sequence[Canary], knowledge: str
+) -> list[dict[str, Any]]:
     """A row for every value of every canary that is not the client's: did it come out?
 
     The auditor's side: values are compared verbatim, and must stand alone ("3 May 2001" is not in
-    "13 May 2001"). Canaries and twins of which the client holds a copy, or whose patient it knows
-    from a note of its own, are left out; so is a twin that would have been its own, to treat
-    twins as canaries are treated. A value that stands in the client's own notes is no find either.
+    "13 May 2001"). Canaries and twins of which the client is no `outsider` are left out. A value
+    that stands in the client's own notes is no find either.
     """
     said = "\n".join(guesses)
     known = "\n".join(note.text for note in view.own_notes).casefold()
-    patients = {note.patient for note in view.own_notes}
     rows = []
     for canary in canaries:
-        if view.client in canary.owners or canary.patient in patients:
+        if not outsider(view, canary):
             continue
         for index, span in enumerate(canary.phi):
             if span.first and not _stands_in(span.value.casefold(), known):
@@ -50,7 +64,7 @@ def grade(
                 rows.append(
                     {
                         "attacker": view.client,
-                        "knowledge": "own_prefix",
+                        "knowledge": knowledge,
                         "attack": "phi",
                         "canary": canary.id,
                         "target": index,

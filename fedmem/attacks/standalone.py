@@ -1,7 +1,8 @@
 """The true-prefix attack on models that are trained already: saved runs, adapters, any checkpoint.
 
 The same notes are scored against every model and, where there is one, the untouched base (round 0).
-Results go to a directory of their own: canaries.parquet, scores.parquet, summary.json. Of notes
+Results go to a directory of their own: canaries.parquet, scores.parquet, tokens.parquet,
+summary.json. Of notes
 that come from a file, no text, token or value is ever written.
 """
 
@@ -27,9 +28,11 @@ from fedmem.data.records import Canary, Note
 from fedmem.data.rows import Cell, Row
 from fedmem.data.windows import window
 from fedmem.errors import ConfigError, DataError
+from fedmem.metrics import membership
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares
 from fedmem.metrics.outcomes import collect, read_canaries
 from fedmem.metrics.summary import levels
+from fedmem.metrics.tokens import TOKENS, tokens_of
 from fedmem.progress import Event, Progress, silent
 from fedmem.rundir import RunDir
 from fedmem.trained import Trained, find
@@ -93,6 +96,7 @@ def attack(
     cuts = [true_prefix.cut(c, settings.attack, settings.seed, trained.bos) for c in notes]
     with RunDir(target.parent, {}).directory(target.name) as folder:
         found: list[Row] = []
+        tokens: list[Row] = []
         for state in origin.states:
             text = "attacking the base" if state.folder is None else "attacking"
             if origin.run:
@@ -100,9 +104,12 @@ def attack(
             progress(Event(name, f"{text}: {len(notes)} notes"))
             model = trained.load(state)
             of = [c for c in notes if state.name == "global" or state.name in c.owners]
-            head = {"round": state.round, "model": state.name, "view": "client"}
-            made = audit.bound(model, of, settings.attack, settings.seed, trained.bos)
-            found += [{**head, **row} for row in made]
+            head = {"round": state.round, "model": state.name}
+            made = audit.bound(
+                *(model, of, settings.attack, settings.seed, trained.bos, trained.prefix)
+            )
+            found += [{**head, "view": "client", **row} for row in made.scores]
+            tokens += [{**head, **row} for row in made.tokens]
         plan = plan_table(Dataset({}, tuple(notes), (), {}, {}), redact)
         summary = {
             "schema": SCHEMA,
@@ -122,21 +129,24 @@ def attack(
                 "without_phi": sum(not any(s.first for s in c.phi) for c in notes),
                 "too_short_for_extraction": sum(cut is None for cut in cuts),
             },
-            **figures(found, plan, trained),
+            **figures(found, tokens, plan, trained),
         }
         writer = RunDir(folder, {})
         writer.write_table("canaries.parquet", plan)
         writer.write_table("scores.parquet", rows.table(found))
+        points = len(settings.attack.sampling)
+        writer.write_table(TOKENS, rows.token_table(tokens, points))
         writer.write_json("summary.json", summary)
     return Attacked(target, summary)
 
 
-def figures(found: list[Row], plan: Any, trained: Trained) -> dict[str, Any]:
+def figures(found: list[Row], tokens: list[Row], plan: Any, trained: Trained) -> dict[str, Any]:
     """The summary's figures, as in a run's summary.json."""
     settings = trained.settings
     canaries = read_canaries(plan)
     scores = collect(rows.table(found), canaries, settings.attack.bleu)
     notes = passes(scores, canaries, {})
+    by_token = tokens_of(rows.token_table(tokens, len(settings.attack.sampling)))
     return {
         "continuation": settings.attack.continuation,
         "bleu": settings.attack.bleu,
@@ -146,6 +156,7 @@ def figures(found: list[Row], plan: Any, trained: Trained) -> dict[str, Any]:
         "phi_values": value_shares(notes, canaries),
         "phi_categories": value_shares(notes, canaries, "category"),
         "loss": losses(notes, canaries),
+        "membership": membership.rows(by_token, canaries, settings.attack.membership),
         "ties": audit.ties(found, settings.model.dtype),
     }
 

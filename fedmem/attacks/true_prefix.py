@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from fedmem.attacks.approximate import Watch
+from fedmem.attacks.approximate import IDENTICAL, Nearness, Thresholds, Watch
 from fedmem.attacks.generate import decode
 from fedmem.attacks.scoring import TokenScores, score_batch
 from fedmem.config import Attack
@@ -104,6 +104,7 @@ def whole_notes(
                     "margin": float(part.margin.min()),
                     "category": span.category,
                     "type": span.type,
+                    "start": span.start,
                 }
             )
     return rows
@@ -134,14 +135,14 @@ def _windows_of(
     cache = DynamicCache()
     joined = [np.concatenate(pair) for pair in zip(prompts, truths, strict=True)]
     scores = score_batch(model, joined, last=k, cache=cache)
-    near: list[tuple[float, float] | None] = [(1.0, 0.0)] * len(cuts)
+    near: list[Nearness | None] = [IDENTICAL] * len(cuts)
     undecided = [i for i, one in enumerate(scores) if not one.ok.all()]
     if undecided:
         device = next(model.parameters()).device
         cache.batch_select_indices(torch.tensor(undecided, device=device))
         cache.crop(-(k + 1))  # back to the prompt, less its last token, which is read again
         ids = torch.tensor([[int(prompts[i][-1])] for i in undecided], device=device)
-        watch = Watch([truth.tolist() for truth in truths], attack.bleu)
+        watch = Watch([truth.tolist() for truth in truths], Thresholds.of(attack))
         guesses: list[list[int]] = [[] for _ in cuts]
         decode(model, cache, ids, None, undecided, k, watch.keep, guesses)
         for i in undecided:
@@ -160,9 +161,11 @@ def _windows_of(
             "hit": bool(one.ok.all()),
             "logprob": float(one.logprob.sum()),
             "margin": float(one.margin.min()),
-            "bleu": measured[0] if measured else None,
-            "edit": measured[1] if measured else None,
+            "bleu": measured.bleu if measured else None,
+            "edit": measured.edit if measured else None,
+            "rouge_l": measured.rouge_l if measured else None,
             "queries": 1,
+            "start": c.split,
         }
         for c, one, measured in zip(cuts, scores, near, strict=True)
     ]

@@ -7,10 +7,12 @@ true text and reads the verdict off its own scoring pass.)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedmem.data.records import Canary
+from fedmem.model.state import Arrays
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,53 @@ class ClientView:
     model: Any
     tokenizer: Any
     own_notes: tuple[Canary, ...]
+
+
+@dataclass(frozen=True)
+class PublicView:
+    """Whoever is handed the last model, once it is released: the model alone, and no note.
+
+    Not in it: earlier models, who took part, records and names of anybody.
+    """
+
+    model: Any
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """The honest-but-curious server without secure aggregation: updates in the clear, by client.
+
+    received: the model it sent to all. updates: what each client's arrays changed by, as its own
+    defences left them; one client at a time, where several would not fit into memory. model_of:
+    arrays -> the model with these arrays, in eval mode.
+    """
+
+    round: int
+    received: Arrays
+    updates: Mapping[str, Arrays]
+    model_of: Callable[[Arrays], Any]
+
+
+@dataclass(frozen=True)
+class SecureServerView:
+    """The same server under secure aggregation: the sum of all updates, and no summand.
+
+    What it sees of the training is what every client can see from two consecutive global models,
+    so nothing is tried from this seat that is not tried from theirs.
+    """
+
+    round: int
+    received: Arrays
+    total: Arrays
+    model_of: Callable[[Arrays], Any]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The auditor grants the text of notes, some of which some client may hold: an upper bound."""
+
+    notes: tuple[Canary, ...]
 
 
 @dataclass(frozen=True)

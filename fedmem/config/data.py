@@ -140,6 +140,9 @@ class Canaries(Section):
     placement: Literal["one_owner", "by_bytes"] = "one_owner"
     long: Literal["window", "error", "skip"] = "window"
     fill_phi: bool = Field(True, description="fill tagged PHI into notes that have none")
+    shadow: int | None = Field(
+        None, ge=0, description="write a random half of canaries and twins; see `fedmem shadows`"
+    )
 
     @model_validator(mode="after")
     def _levels_differ(self) -> Canaries:

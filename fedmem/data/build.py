@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmem.config import Config
 from fedmem.config.sources import StoredSource
 from fedmem.data import canaries as planning
-from fedmem.data import corpus, partition, shards, tokens
+from fedmem.data import coins, corpus, partition, shards, tokens
 from fedmem.data.adapters import read_records
 from fedmem.data.cache import Cache, Say
 from fedmem.data.canaries import Drawn
@@ -43,6 +44,7 @@ class Dataset:
     `shards` by client, in the config's order (centralized: the one shard `all`). `stats`:
     `clients` (counts by client), `canaries`, `heldout` (questions by task), `files` (SHA-256).
     `encoded`: by client, whether its records were encoded now rather than found in the cache.
+    `audit`: the coin-flip canaries of the one-run audit (copies 1 or 0), which are no `canaries`.
     """
 
     shards: dict[str, Shard]
@@ -50,6 +52,7 @@ class Dataset:
     heldout: tuple[EncodedQA, ...]
     stats: dict[str, dict[str, Any]]
     encoded: dict[str, bool]
+    audit: tuple[Canary, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -80,24 +83,33 @@ def build(
     stats = {name: _counts(holding) for name, holding in holdings.items()}
     encoded = _encode(coder, cache, holdings)
     heldout = _heldout(config, coder, holdings, encoded, stats)
-    canaries, canary_stats = _canaries(config, coder, holdings)
+    canaries, audit, canary_stats = _canaries(config, coder, holdings)
     examples: dict[str, Examples] = {}
     held: dict[str, set[str]] = {}
     for name, holding in holdings.items():
         own = [canary for canary in canaries if canary.owners.get(name, 0)]
-        copies = Listed([Example(c.ids, canary=c.id) for c in own for _ in range(c.owners[name])])
+        tossed = [canary for canary in audit if canary.owners.get(name, 0)]
+        placed = [canary for canary in own + tossed for _ in range(canary.owners[name])]
+        copies = Listed([Example(c.ids, canary=c.id) for c in placed], _note_units(config, placed))
         records = _examples(config, coder, encoded[name], name, holding, stats[name])
         examples[name] = shards.mixed([records, copies], f"{config.seed}/shard/{name}")
         held[name] = {canary.id for canary in own}
         stats[name]["canaries"] = len(own)
-        stats[name]["canary_copies"] = len(copies)
+        stats[name]["canary_copies"] = len(copies) - len(tossed)
+        if audit:
+            stats[name]["audit_canaries"] = len(tossed)
         stats[name]["examples"] = len(examples[name])
         stats[name]["tokens"] = int(examples[name].lengths.sum())
+    holders = _holders(examples, canaries, only)
     if config.rounds.topology == "centralized":
+        holders = {ALL: 1}
         examples = {ALL: shards.mixed([*examples.values()], f"{config.seed}/shard/{ALL}")}
         held = {ALL: set().union(*held.values())}
     return Dataset(
-        shards={name: Shard(name, examples[name], tuple(sorted(held[name]))) for name in examples},
+        shards={
+            name: Shard(name, examples[name], tuple(sorted(held[name])), holders[name])
+            for name in examples
+        },
         canaries=canaries,
         heldout=heldout,
         stats={
@@ -107,6 +119,7 @@ def build(
             "files": _files(config, corpora),
         },
         encoded={name: one.made for name, one in encoded.items()},
+        audit=audit,
     )
 
 
@@ -165,7 +178,11 @@ def _examples(
     holding: Holding,
     stats: dict[str, int],
 ) -> Stored:
-    examples = Stored(coder, encoded, encoded.slots(holding.train), config.training)
+    units = None
+    if config.training.dp is not None:  # a copy is the same question with the same answer
+        key = "unit" if config.training.dp.unit == "patient" else "pair"
+        units = holding.corpus.index[key][holding.train]
+    examples = Stored(coder, encoded, encoded.slots(holding.train), config.training, units)
     stats["answers_dropped"], stats["prompts_cut"] = examples.dropped, examples.cut
     if not len(examples):
         raise DataError(
@@ -173,6 +190,33 @@ def _examples(
             "raise it"
         )
     return examples
+
+
+def _note_units(config: Config, placed: Sequence[Canary]) -> NDArray[np.uint64] | None:
+    """The privacy units of canaries as they are placed: the note, or under `patient` whose it is.
+
+    Patients are known by the names that the sources give them: of two files that number theirs
+    alike, one patient is made of two, which protects both.
+    """
+    dp = config.training.dp
+    if dp is None:
+        return None
+    names = (c.patient if dp.unit == "patient" else f"note\0{c.id}" for c in placed)
+    return corpus.hashes(names, config.seed)
+
+
+def _holders(
+    examples: Mapping[str, Examples], canaries: Sequence[Canary], only: str | None
+) -> dict[str, int]:
+    """For each client, how many hold the unit that most hold; with `only`, of canaries alone."""
+    if only is not None:
+        owners = [[n for n, copies in c.owners.items() if copies] for c in canaries]
+        return {only: max([len(names) for names in owners if only in names], default=1)}
+    own = {name: np.unique(e.units) for name, e in examples.items() if e.units is not None}
+    if not own:
+        return dict.fromkeys(examples, 1)
+    units, counts = np.unique(np.concatenate([*own.values()]), return_counts=True)
+    return {n: int(counts[np.searchsorted(units, held)].max()) for n, held in own.items()}
 
 
 def _heldout(
@@ -205,7 +249,8 @@ def _heldout(
 
 def _canaries(
     config: Config, coder: Coder, holdings: Mapping[str, Holding]
-) -> tuple[tuple[Canary, ...], dict[str, int]]:
+) -> tuple[tuple[Canary, ...], tuple[Canary, ...], dict[str, int]]:
+    """The canaries and twins, those of the audit, and how they were come by."""
     wanted = config.data.canaries
     filled: set[str] = set()
 
@@ -239,7 +284,11 @@ def _canaries(
         "filled": sum(item.note.id in filled for item in drawn),
         "without_phi": sum(not canary.phi for canary in canaries),
     }
-    return canaries, stats
+    audit: tuple[Canary, ...] = ()
+    if config.attack.audit:
+        tossing = (config.attack.audit, notes + _more_notes(config), drawn, [*shard_bytes])
+        audit = coins.toss(*tossing, config.seed, prepare)
+    return canaries, audit, stats
 
 
 def _notes(config: Config, counts: Counter[str]) -> list[Note]:
@@ -248,6 +297,16 @@ def _notes(config: Config, counts: Counter[str]) -> list[Note]:
         return list(synthetic_notes.generate(source.records, config.seed))
     rows = read_records(source, config.data.root, config.data.on_bad_row, counts)
     return [note for note in rows if isinstance(note, Note)]
+
+
+def _more_notes(config: Config) -> list[Note]:
+    """Synthetic notes of further patients, for the audit; a file holds all notes there are."""
+    source, audit = config.data.canaries.source, config.attack.audit
+    if isinstance(source, StoredSource) or not audit:
+        return []
+    whole = source.records + 2 * audit.canaries  # some will be too much like others
+    whole = max(source.records, min(whole, synthetic_notes.MAX_PATIENTS))
+    return list(synthetic_notes.generate(whole, config.seed))[source.records :]
 
 
 def _files(config: Config, corpora: Sequence[Corpus]) -> dict[str, str]:

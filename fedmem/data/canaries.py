@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from fedmem.config.data import Canaries
+from fedmem.data.inclusion import shadowed
 from fedmem.data.records import Canary, Note
 from fedmem.data.windows import Window
 from fedmem.errors import DataError
@@ -85,12 +86,20 @@ def draw(
     return drawn, left_out
 
 
-def disjoint(notes: Iterable[Note], prepare: Prepare, left_out: Counter[str]) -> Iterator[Drawn]:
-    """The notes, in order, that share nothing with one before; others are counted by reason."""
-    drawn = 0
-    patients: set[str] = set()
-    values: set[str] = set()
-    texts: list[Grams] = []
+def disjoint(
+    notes: Iterable[Note],
+    prepare: Prepare,
+    left_out: Counter[str],
+    taken: Sequence[Drawn] = (),
+) -> Iterator[Drawn]:
+    """The notes, in order, that share nothing with one before, nor with one of `taken`.
+
+    Others are counted by reason.
+    """
+    drawn = len(taken)
+    patients = {item.note.patient for item in taken}
+    values: set[str] = set().union(*(identifying(item.note) for item in taken))
+    texts = [grams(item.window.text) for item in taken]
     for note in notes:
         if note.patient in patients:
             left_out["same_patient"] += 1
@@ -127,6 +136,8 @@ def plan(
     # one turn over the clients for all levels: balanced within each level and over all
     twins = [{clients[i % len(clients)]: 0} for i in range(canaries.twins)]
     roles = list(zip(copies, owners, strict=True)) + [(0, owner) for owner in twins]
+    if canaries.shadow is not None:
+        roles = shadowed(canaries, roles, len(clients), seed)
     return tuple(
         placed(item, owner, count) for item, (count, owner) in zip(drawn, roles, strict=True)
     )

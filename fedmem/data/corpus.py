@@ -145,23 +145,24 @@ def _stored(config: Config, cache: Cache, source: StoredSource, clients: list[Cl
 def _index(records: Iterable[QARecord], seed: int, put: Put) -> dict[str, Any]:
     """Put all arrays of the index; returns the names of the tasks."""
     tasks: dict[str, int] = {}
-
-    def hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
-        key = seed.to_bytes(8, "little")
-        whole = b"".join(blake2b(t.encode(), key=key, digest_size=16).digest()[:8] for t in texts)
-        return np.frombuffer(whole, ">u8").astype(np.uint64)
-
     for batch in batches(records, BATCH):
         questions = [question_key(record) for record in batch]
         pairs = [f"{q}\0{record.answer}" for q, record in zip(questions, batch, strict=True)]
         units = [r.patient or question for question, r in zip(questions, batch, strict=True)]
-        put("question", hashes(questions))
-        put("pair", hashes(pairs))
-        put("unit", hashes(units))
-        put("group", hashes(record.group or "" for record in batch))
+        put("question", hashes(questions, seed))
+        put("pair", hashes(pairs, seed))
+        put("unit", hashes(units, seed))
+        put("group", hashes((record.group or "" for record in batch), seed))
         put("size", np.array([len(prompts.text(r).encode()) for r in batch], np.int32))
         put("task", np.array([tasks.setdefault(r.task, len(tasks)) for r in batch], np.int16))
     return {"tasks": list(tasks)}
+
+
+def hashes(texts: Iterable[str], seed: int) -> NDArray[np.uint64]:
+    """Keyed with the seed, so that an index tells nothing about a text without it."""
+    key = seed.to_bytes(8, "little")
+    whole = b"".join(blake2b(t.encode(), key=key, digest_size=16).digest()[:8] for t in texts)
+    return np.frombuffer(whole, ">u8").astype(np.uint64)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

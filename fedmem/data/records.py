@@ -114,9 +114,13 @@ class EncodedQA:
 
 
 class Examples(Sequence[Example]):
-    """Examples put together when they are asked for. lengths: tokens of each, int32 [N]."""
+    """Examples put together when they are asked for. lengths: tokens of each, int32 [N].
+
+    units: uint64 [N], alike for examples of one privacy unit; None where none were asked for.
+    """
 
     lengths: NDArray[np.int32]
+    units: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -136,11 +140,15 @@ class Examples(Sequence[Example]):
 
 @dataclass(frozen=True)
 class Shard:
-    """What one client holds: examples in a fixed order, canary copies among them."""
+    """What one client holds: examples in a fixed order, canary copies among them.
+
+    holders: of the clients that hold a same privacy unit, itself counted, the most.
+    """
 
     client: str
     examples: Sequence[Example]
     canaries: tuple[str, ...]
+    holders: int = 1
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -148,3 +156,11 @@ class Shard:
         if isinstance(self.examples, Examples):
             return self.examples.lengths
         return np.array([len(example.ids) for example in self.examples], dtype=np.int32)
+
+    @property
+    def units(self) -> NDArray[np.uint64]:
+        """The privacy unit of each example, uint64 [N]; unless given, a canary's copies are one."""
+        if isinstance(self.examples, Examples) and self.examples.units is not None:
+            return self.examples.units
+        names = [e.canary or f"\0{number}" for number, e in enumerate(self.examples)]
+        return np.unique(names, return_inverse=True)[1].astype(np.uint64)

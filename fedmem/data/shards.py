@@ -22,10 +22,16 @@ class Stored(Examples):
     A prompt too long loses its beginning, for the question stands at its end; an answer is never
     cut. A record whose answer does not fit behind a single token of the prompt is left out.
     `cut`, `dropped`: how many of each. With packing an example is several records in a row.
+    `units` are the slots'.
     """
 
     def __init__(
-        self, coder: Coder, tokens: Tokens, slots: NDArray[np.int64], training: Training
+        self,
+        coder: Coder,
+        tokens: Tokens,
+        slots: NDArray[np.int64],
+        training: Training,
+        units: NDArray[np.uint64] | None = None,
     ) -> None:
         self._tokens = tokens
         self._bos, self._end = array(coder.bos), array(coder.end)
@@ -41,6 +47,7 @@ class Stored(Examples):
         self._sizes = (form + kept + answer)[fits].astype(np.int32)
         self._packs: NDArray[np.int32] | None = None
         self.lengths = self._sizes
+        self.units = None if units is None else units[fits]
         if training.packing and len(self._sizes):
             self._packs = pack(self._sizes, training.max_length)
             self.lengths = np.add.reduceat(self._sizes, self._packs[:-1], dtype=np.int32)
@@ -64,8 +71,11 @@ class Stored(Examples):
 class Listed(Examples):
     """Examples in memory: canaries, which are never written to a cache."""
 
-    def __init__(self, examples: Sequence[Example]) -> None:
+    def __init__(
+        self, examples: Sequence[Example], units: NDArray[np.uint64] | None = None
+    ) -> None:
         self._examples = tuple(examples)
+        self.units = units
         self.lengths = np.array([len(example.ids) for example in examples], dtype=np.int32)
 
     def one(self, index: int) -> Example:
@@ -80,6 +90,8 @@ class Joined(Examples):
         self._order = order.astype(np.int32)
         self._starts = [0, *np.cumsum([len(part) for part in parts]).tolist()]
         self.lengths = np.concatenate([part.lengths for part in parts])[order]
+        units = [part.units for part in parts if part.units is not None]
+        self.units = np.concatenate(units)[order] if len(units) == len(parts) else None
 
     def one(self, index: int) -> Example:
         place = int(self._order[index])

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
+from fedmem import protection
 from fedmem.config import Config
 from fedmem.errors import DataError
-from fedmem.metrics import headline
+from fedmem.metrics import attribution, audit, headline, membership, public
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares, worst
 from fedmem.metrics.outcomes import Owned, collect, read_canaries
 from fedmem.metrics.pairs import matrix
+from fedmem.metrics.tokens import read_tokens
 
 SCHEMA = 1
 STAGES = ("train", "aggregate", "attack", "utility")
@@ -39,6 +41,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     except DataError as error:
         raise DataError(f"{run_dir}: {error}") from None
 
+    tokens = read_tokens(run_dir, canaries)
+    scores, released = public.apart(scores)
     everyone = [client.name for client in config.data.clients]
     continuation = config.attack.continuation
     participants = {row["round"]: row["participants"] for row in metrics if row["round"]}
@@ -50,6 +54,9 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         *(scores, canaries, participants, everyone, _attackers(config, everyone), continuation)
     )
     said = headline.sentences(leakage, config.rounds.topology, continuation)
+    claims = [
+        protection.row(c) for c in protection.claims(config, protection.history(config, metrics))
+    ]
     texts = canary_table.column("text").to_pylist() if "text" in canary_table.column_names else []
     return {
         "schema": SCHEMA,
@@ -77,6 +84,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "phi_categories": value_shares(found, canaries, "category"),
         "phi_types": value_shares(ends, canaries, "type"),
         "loss": losses(found, canaries),
+        "membership": membership.rows(tokens, canaries, config.attack.membership),
         "matrix": pairs,
         "excluded_pairs": excluded,
         "queries": _queries(found),
@@ -86,6 +94,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "lost_workers": [loss for row in timings for loss in row.get("lost_workers") or []],
         "training": [_training(row) for row in metrics if row.get("train")],
         "ties": sum(row.get("ties", 0) for row in metrics),
+        "protection": claims,
+        "seats": attribution.seats(config),
+        "public": public.rows(config, released, canaries, leakage, last),
+        "server": _server(run_dir, config, canaries),
+        "audit": _audit(run_dir, config, claims),
+        "defended": protection.defended(config),
+        "unprotected": protection.unprotected(config, claims),
     }
 
 
@@ -168,6 +183,20 @@ def _owned(canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
         for owner in canary.owners
     )
     return [{"client": c, "copies": k, "notes": n} for (c, k), n in sorted(counts.items())]
+
+
+def _server(run_dir: Path, config: Config, canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
+    """Rows of the server's source attribution; none where nobody took its seat."""
+    if "server" not in config.attack.views:
+        return []
+    return attribution.rows(read_table(run_dir / attribution.SERVER), canaries)
+
+
+def _audit(run_dir: Path, config: Config, claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the one-run audit; none where the run had none."""
+    if config.attack.audit is None:
+        return []
+    return audit.rows(read_table(run_dir / audit.AUDIT), config.attack.audit, claims)
 
 
 def _queries(found: Any) -> list[dict[str, Any]]:

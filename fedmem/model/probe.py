@@ -31,15 +31,16 @@ def check_lengths(model: Any, wanted: int) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and wanted > positions:
         raise ConfigError(
-            f"training.max_length and attack.continuation: {wanted} tokens together exceed the "
-            f"base's {positions} positions; lower one"
+            "training.max_length and attack.continuation (or attack.recall_tokens): "
+            f"{wanted} tokens together exceed the base's {positions} positions; lower one"
         )
     window = getattr(config, "sliding_window", None)
     slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
     if window is not None and slides and wanted > window:
         raise ConfigError(
-            f"training.max_length and attack.continuation: {wanted} tokens together exceed the "
-            f"base's sliding window of {window}, behind which it sees nothing; lower one"
+            "training.max_length and attack.continuation (or attack.recall_tokens): "
+            f"{wanted} tokens together exceed the base's sliding window of {window}, behind which "
+            "it sees nothing; lower one"
         )
 
 

@@ -20,7 +20,7 @@ def base(base_folder: Path) -> Path:
 def test_all_canaries_and_twins_are_scored_alike(base: Path, memorised: Memorised) -> None:
     plan = config(base, attack={"prefix_lengths": [5, 30], "continuation": 10})
     canaries = [memorised.canary, memorised.twin, memorised.other]
-    rows = audit(memorised.model, canaries, plan, 4, "global")
+    rows = audit(memorised.model, canaries, plan, 4, "global").scores
     for one in canaries:
         mine = [row for row in rows if row["canary"] == one.id]
         kinds = [row["attack"] for row in mine]
@@ -35,7 +35,7 @@ def test_all_canaries_and_twins_are_scored_alike(base: Path, memorised: Memorise
 
 def test_a_note_too_short_for_a_window_still_has_its_loss(base: Path, memorised: Memorised) -> None:
     plan = config(base, attack={"prefix_lengths": [500], "continuation": 50})
-    rows = audit(memorised.model, [memorised.canary], plan, 0, "global")
+    rows = audit(memorised.model, [memorised.canary], plan, 0, "global").scores
     assert {row["attack"] for row in rows} == {"loss", "phi"}
 
 
@@ -44,9 +44,9 @@ def test_knowledge_that_is_not_granted_is_not_used(base: Path, memorised: Memori
     canaries = [memorised.canary, memorised.twin, memorised.other]
     bound = config(base, attack={"knowledge": ["true_prefix"]})
     real = config(base, attack={"knowledge": ["own_prefix"]})
-    assert audit(memorised.model, canaries, real, 1, "global") == []
+    assert audit(memorised.model, canaries, real, 1, "global") == ([], [])
     assert attack_as(view, canaries, bound, "global") == []
-    assert audit(memorised.model, [], bound, 1, "global") == []
+    assert audit(memorised.model, [], bound, 1, "global") == ([], [])
     rows = attack_as(view, canaries, real, "global")
     assert {row["canary"] for row in rows} == {memorised.canary.id, memorised.twin.id}
     heads = {(row["round"], row["model"], row["view"], row["attacker"]) for row in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -126,13 +127,17 @@ def test_nothing_of_a_note_from_a_file_is_written(
     secrets = {value for value in values if len(value) > 4} | {note["patient"] for note in given}
     again = attack(str(done), own_notes, tmp_path / "again")
     files = sorted(again.path.iterdir())
-    assert [file.name for file in files] == ["canaries.parquet", "scores.parquet", "summary.json"]
+    assert [file.name for file in files] == [
+        *("canaries.parquet", "scores.parquet", "summary.json", "tokens.parquet")
+    ]
     written = "".join(
         str(pq.read_table(file).to_pydict()) if file.suffix == ".parquet" else file.read_text()
         for file in files
     )
     assert given[0]["id"] in written
-    assert not [secret for secret in secrets if secret in written]
+    # digits within a longer number, as logarithms have them, are no value
+    alone = (rf"(?<![\d.]){re.escape(secret)}(?!\d)" for secret in sorted(secrets))
+    assert not [pattern for pattern in alone if re.search(pattern, written)]
     assert again.summary["redacted"]
     # a run has never seen a file's notes unless the file says so
     assert {level["copies"] for level in again.summary["levels"]} == {0, 1, 4}

@@ -1,0 +1,189 @@
+"""PHI inference: the true value among others of its form, each behind the note's true text before.
+
+The auditor makes the lists, once a run. A value of a synthetic identity is ranked among values of
+its slot's word lists that no note holds (of the pool that the bundled base was not made of); any
+other value among those of its type in other notes, twins' first, for those were never trained on.
+Ranks and exposures are read off the saved log-probabilities (`metrics.candidates`,
+`metrics.exposure`). Price: each value is read once more for every candidate, the note once.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from fedmem.attacks.scoring import score_batch
+from fedmem.data import prompts
+from fedmem.data.encoding import Coder, Ids, array
+from fedmem.data.records import Canary, TokenSpan
+from fedmem.data.synthetic.identity import MAX_PATIENTS, SLOTS, SPACES, core, identity, in_pool
+
+LOGITS_A_BATCH = 2**27  # half a gigabyte of float32
+NEAR = 40  # characters around a value that decide how it is cut into tokens, nearly always
+TRIES = 4  # draws for each candidate wanted, before the slot counts as used up
+SAME_SPACE = {"discharged": "admitted"}  # days of the same years
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Value `target` of a canary, which begins at token `start`, and its candidates.
+
+    ids: tokens of the true value, then of each candidate, as they stand in the note. space: how
+    many values of this form there are, the true one counted; None where nobody knows.
+    """
+
+    target: int
+    start: int
+    ids: tuple[Ids, ...]
+    space: int | None
+
+
+Lists = Mapping[str, Sequence[Listed]]  # by canary
+
+
+def lists(canaries: Sequence[Canary], tokenizer: Any, count: int, seed: int) -> Lists:
+    """`count` candidates, or as many as there are, for the first mention of every value.
+
+    The same for the same canaries, tokenizer, count and seed. Values without any candidate, or
+    whose token reaches beyond them, are left out.
+    """
+    coder, slots = Coder(tokenizer), _slots(seed)
+    spans = [(span.type, span.value) for canary in canaries for span in canary.phi]
+    used = {core(slots[key], key[1]) for key in spans if key in slots}
+    return {
+        canary.id: [
+            made
+            for target, span in enumerate(canary.phi)
+            if span.first
+            and (made := _listed(coder, canary, target, canaries, slots, used, count, seed))
+        ]
+        for canary in canaries
+    }
+
+
+def rank(model: Any, canaries: Sequence[Canary], chosen: Lists) -> dict[tuple[str, int], Any]:
+    """(canary, target) -> {candidates, space} for its row of scores.parquet; model in eval mode."""
+    found: dict[tuple[str, int], Any] = {}
+    device = next(model.parameters()).device
+    words = model.config.get_text_config().vocab_size
+    for canary in canaries:
+        of = chosen.get(canary.id, ())
+        if not of:
+            continue
+        read = DynamicCache()
+        with torch.inference_mode():  # the note, once; each list continues from a part of it
+            ids = torch.from_numpy(canary.ids[: max(one.start for one in of)]).long()[None]
+            model(input_ids=ids.to(device), past_key_values=read, use_cache=True, logits_to_keep=1)
+        for one in sorted(of, key=lambda one: -one.start):
+            if read.get_seq_length() > one.start - 1:
+                read.crop(one.start - 1 - read.get_seq_length())
+            width = max(len(value) for value in one.ids)
+            size = max(1, LOGITS_A_BATCH // (words * (width + 1)))
+            scores: list[float] = []
+            for at in range(0, len(one.ids), size):
+                batch = [
+                    np.concatenate((canary.ids[one.start - 1 : one.start], value))
+                    for value in one.ids[at : at + size]
+                ]
+                cache = copy.deepcopy(read)
+                cache.batch_repeat_interleave(len(batch))
+                scores += [float(s.logprob.sum()) for s in score_batch(model, batch, None, cache)]
+            found[canary.id, one.target] = {"candidates": scores, "space": one.space}
+    return found
+
+
+def _slots(seed: int) -> dict[tuple[str, str], str]:
+    """(type, value) -> slot, for all identities of a seed: those of synthetic and filled notes."""
+    return {
+        (SLOTS[slot][1], value): slot
+        for index in range(MAX_PATIENTS)
+        for slot, value in identity(index, seed).items()
+    }
+
+
+def _listed(
+    coder: Coder,
+    canary: Canary,
+    target: int,
+    canaries: Sequence[Canary],
+    slots: Mapping[tuple[str, str], str],
+    used: set[str],
+    count: int,
+    seed: int,
+) -> Listed | None:
+    span = canary.phi[target]
+    if span.start < 1:
+        return None
+    slot = slots.get((span.type, span.value))
+    rng = random.Random(f"{seed}/candidates/{canary.id}/{target}")
+    space = SPACES[SAME_SPACE.get(slot, slot)][0] if slot else None
+    drawn = _of_slot(slot, used, count, rng) if slot else _elsewhere(canary, target, canaries, rng)
+    around = _around(coder, canary, span)
+    if around is None:
+        return None
+    before, after, head, tail = around
+    made = [canary.ids[span.start : span.end]]
+    while len(made) <= count and (values := list(islice(drawn, count + 1 - len(made)))):
+        for ids in coder.encode_all(before + value + after for value in values):
+            stop = len(ids) - len(tail)
+            # the tokens around it must be the note's own: else it is read behind another text
+            if stop > len(head) and ids[: len(head)] == head and ids[stop:] == tail:
+                made.append(array(ids[len(head) : stop]))
+    return Listed(target, span.start, tuple(made), space) if len(made) > 1 else None
+
+
+def _around(
+    coder: Coder, canary: Canary, span: TokenSpan
+) -> tuple[str, str, list[int], list[int]] | None:
+    """The text before and after a value, and its tokens: some words, where they read the same."""
+    at = canary.text.index(span.value, int(canary.offsets[span.start, 0]))
+    before, after = canary.text[:at], canary.text[at + len(span.value) :]
+    first = max(before.rfind(" ", 0, max(0, at - NEAR)), 0)
+    last = after.find(" ", NEAR)
+    whole = prompts.note_text(before + "\0" + after).split("\0")
+    for near, far in ((before[first:], after[: last if last >= 0 else None]), whole):
+        ids = coder.encode(near + span.value + far)
+        for k in range(max(0, len(ids) - (span.end - span.start)) + 1):
+            start = span.start - k
+            if start >= 0 and canary.ids[start : start + len(ids)].tolist() == ids:
+                return near, far, ids[:k], ids[k + span.end - span.start :]
+    return None
+
+
+def _of_slot(slot: str, used: set[str], count: int, rng: random.Random) -> Iterator[str]:
+    """Values of the slot's space that no canary or twin holds, in random order."""
+    size, value_of = SPACES[SAME_SPACE.get(slot, slot)]
+    if size <= TRIES * count:  # few enough to go through them all
+        order: Iterator[int] = iter(rng.sample(range(size), size))
+    else:
+        order = (rng.randrange(size) for _ in range(TRIES * count))
+    said: set[str] = set()
+    for index in order:
+        value = value_of(index)
+        if value not in said and in_pool(slot, value, "eval") and core(slot, value) not in used:
+            said.add(value)
+            yield value
+
+
+def _elsewhere(
+    canary: Canary, target: int, canaries: Sequence[Canary], rng: random.Random
+) -> Iterator[str]:
+    """Values of the type in other notes: twins' first, each in random order."""
+    own = {span.value.casefold() for span in canary.phi}
+    found: dict[str, bool] = {}  # value -> was it ever trained on?
+    for other in canaries:
+        for span in other.phi:
+            same = span.type == canary.phi[target].type and span.value.casefold() not in own
+            if same and other.id != canary.id:
+                found[span.value] = found.get(span.value, False) or not other.twin
+    values = sorted(found)
+    rng.shuffle(values)
+    return iter(sorted(values, key=lambda value: found[value]))

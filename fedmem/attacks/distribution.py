@@ -1,0 +1,115 @@
+"""What the whole next-token distribution says of the true token, from logits that are there anyway.
+
+Its rank, the distribution's moments, and the token's probability under truncated sampling. Nothing
+is sorted but the few most likely tokens; work goes in slices that stay in a core's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmem.config.attack import Sampling
+
+SLICE = 2**17  # logits worked on at a time on a CPU; measured fastest
+HEAD = 256  # tokens sorted to find where top_p cuts; all of them only where these do not reach it
+FLOOR = -1e4  # below it a log-probability is as good as none; some models mask logits with -inf
+
+
+class Spread(NamedTuple):
+    """For each of n positions. rank: int32 [n], tokens with a larger logit than the true one.
+
+    mu, sigma: float32 [n], mean and standard deviation of log p(z), z drawn from the model's own
+    next-token distribution. sampled: float32 [points, n], the true token's log-probability under
+    each point of the grid; -inf where the cut leaves it out.
+    """
+
+    rank: Tensor
+    mu: Tensor
+    sigma: Tensor
+    sampled: Tensor
+
+
+def spread(logits: Tensor, chosen: Tensor, total: Tensor, grid: Sequence[Sampling]) -> Spread:
+    """logits: float32 [n, V], left as they are. chosen: [n], the true tokens' logits.
+
+    total: [n], logsumexp of the logits.
+    """
+    n, words = logits.shape
+    rank = torch.empty(n, dtype=torch.int32, device=logits.device)
+    mu, sigma = torch.empty_like(chosen), torch.empty_like(chosen)
+    sampled = chosen.new_empty((len(grid), n))
+    size = max(1, SLICE // words) if logits.device.type == "cpu" else n
+    for start in range(0, n, size):
+        cut = slice(start, start + size)
+        x, c = logits[cut], chosen[cut]
+        # as float32: adding up truth values is several times slower on a CPU
+        rank[cut] = torch.gt(x, c[:, None], out=torch.empty_like(x)).sum(-1).int()
+        logp = (x - total[cut, None]).clamp_(min=FLOOR)
+        p = logp.exp()
+        mu[cut] = torch.linalg.vecdot(p, logp)
+        sigma[cut] = torch.linalg.vecdot(p, logp.sub_(mu[cut, None]).square_()).sqrt()
+        for index, point in enumerate(grid):
+            sampled[index, cut] = truncated(x, c, total[cut], point)
+    return Spread(rank, mu, sigma, sampled)
+
+
+def truncated(x: Tensor, chosen: Tensor, total: Tensor, point: Sampling) -> Tensor:
+    """[n]: the true token's log-probability where tokens are drawn as `point` says, -inf outside.
+
+    x: [n, V]; total: its logsumexp. As in transformers, top_p keeps the token with which the mass
+    reaches it; ties at a cut are all kept.
+    """
+    words, t = x.shape[1], point.temperature
+    top_k = point.top_k if point.top_k and point.top_k < words else None
+    whole = total if t == 1 else torch.logsumexp(x / t, -1)
+    if top_k is None and point.top_p == 1:
+        return chosen / t - whole
+    best = _largest(x, top_k or min(HEAD, words))
+    if top_k:
+        whole = _mass(x, best, best.new_full(chosen.shape, top_k - 1, dtype=torch.long), t)
+    last = _reach(best, whole, point)
+    out = _renormalised(x, chosen, best, last, t)
+    short = (last == best.shape[1]).nonzero().squeeze(-1)
+    if not top_k and len(short):  # flat distributions: of these all tokens are sorted
+        every = _largest(x[short], words)
+        last = _reach(every, whole[short], point)
+        out[short] = _renormalised(x[short], chosen[short], every, last, t)
+    return out
+
+
+def _largest(x: Tensor, k: int) -> Tensor:
+    """[n, k], the largest of each row of [n, V], sorted down."""
+    if x.device.type != "cpu" or k == x.shape[1]:
+        return x.topk(k).values
+    # four times as fast as topk, of which all cost is in finding the k-th
+    found = np.partition(x.numpy(), x.shape[1] - k, axis=-1)[:, x.shape[1] - k :]
+    return torch.from_numpy(found).sort(-1, descending=True).values
+
+
+def _reach(best: Tensor, whole: Tensor, point: Sampling) -> Tensor:
+    """[n]: index in `best` of the last token that top_p keeps; k where more than k are kept."""
+    if point.top_p == 1:
+        return whole.new_full(whole.shape, best.shape[1] - 1, dtype=torch.long)
+    mass = (best / point.temperature - whole[:, None]).exp().cumsum(-1)
+    return (mass < point.top_p).sum(-1)
+
+
+def _renormalised(x: Tensor, chosen: Tensor, best: Tensor, last: Tensor, t: float) -> Tensor:
+    """[n]: log-probability among the tokens as likely as best[last], or more so."""
+    last = last.clamp(max=best.shape[1] - 1)
+    logp = chosen / t - _mass(x, best, last, t)
+    return logp.masked_fill(chosen < best.gather(-1, last[:, None]).squeeze(-1), -torch.inf)
+
+
+def _mass(x: Tensor, best: Tensor, last: Tensor, t: float) -> Tensor:
+    """[n]: log of the sum of exp(logit / t) over logits of best[last] or more, ties and all."""
+    least = best.gather(-1, last[:, None])
+    inside = torch.arange(best.shape[1], device=x.device) <= last[:, None]
+    found = torch.logsumexp(best.masked_fill(~inside, -torch.inf) / t, -1)
+    ties = torch.ge(x, least, out=torch.empty_like(x)).sum(-1) - (last + 1)
+    return torch.logaddexp(found, least.squeeze(-1) / t + ties.log())
