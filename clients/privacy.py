@@ -31,7 +31,7 @@ def account(
     config = workspace.config
     if config.training.dp is None:
         return
-    from fedmem.training.dpsgd import plan  # which loads torch
+    from fedmem.training.dp_sampling import plan  # which loads torch
 
     told: Any = only_config(content).get(TRAINED, [])
     before = [int(number) for number in told]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 from fedmem.accounting import Epsilon, Step, epsilon
 from fedmem.claims import NO_DP, Claim, History
@@ -17,6 +18,7 @@ UNITS = {
     "patient": "patient, with all records at a client",
     "example": "training example; a record written k times is k of them",
 }
+FEW = 10  # compositions, about a second each
 TRUST = (
     "each client trusts itself alone: it holds against the server, the other clients and whoever "
     "gets the models"
@@ -178,11 +180,16 @@ def as_group(steps: Iterable[Step], size: int) -> list[Step]:
 def shared(own: Sequence[Sequence[Step]], holders: int, delta: float) -> Epsilon:
     """An upper bound for a unit that `holders` of the clients hold, whichever they are.
 
-    One: the largest of a single client's. More: all clients' steps together, or `holders` times a
-    client that is worst in noise, rate and steps at once; the smaller of both.
+    One: the largest of a single client's. More: the largest over all choices of clients, where
+    these are few; else all clients' steps together, or `holders` times a client that is worst in
+    noise, rate and steps at once, the smaller of both.
     """
     if holders <= 1:
         return max((epsilon(steps, delta) for steps in own), key=lambda e: e.pld)
+    if math.comb(len(own), min(holders, len(own))) <= FEW:
+        choices = combinations(own, min(holders, len(own)))
+        together = [epsilon([s for steps in chosen for s in steps], delta) for chosen in choices]
+        return max(together, key=lambda e: e.pld)
     every = [step for steps in own for step in steps]
     bounds = [epsilon(every, delta)]
     if holders < len(own):

@@ -18,9 +18,10 @@ from fedmem.data.records import Example, Shard
 from fedmem.errors import ConfigError, RunError
 from fedmem.model.base import load
 from fedmem.model.state import Arrays, get_arrays, save
-from fedmem.training import dpsgd
+from fedmem.training import dp_sampling
 from fedmem.training.batches import collate
-from fedmem.training.dpsgd import backward, check, generators, plan, refuse, units_of
+from fedmem.training.dp_sampling import Units, generators, physical_batches, plan, units_of
+from fedmem.training.dpsgd import backward, check, refuse
 from fedmem.training.local import train_local
 from fedmem.training.loss import causal_lm_loss
 
@@ -188,13 +189,34 @@ def test_an_empty_sample_is_a_step_of_noise_alone_and_counts(
 ) -> None:
     settings = private(base_folder, training=SGD, rounds=ONE, dp={"max_grad_norm": 0.25})
     nobody = np.empty(0, np.int64)
-    monkeypatch.setattr(dpsgd.Units, "draw", lambda self, rate, rng: nobody)
+    monkeypatch.setattr(Units, "draw", lambda self, rate, rng: nobody)
     found, metrics, _ = changes(settings, Shard("a", examples(), ()))
     _, noise = generators(settings, "a", 1, CPU)
     for part in found.values():
         drawn = torch.normal(0.0, 0.25, size=part.shape, generator=noise)
         assert torch.allclose(part, drawn / 2, atol=1e-6)  # expected size: 4 units at a rate of 1/2
     assert (metrics["dp_empty"], metrics["dp_steps"], metrics["tokens"]) == (1, 1, 0)
+
+
+def test_what_is_accounted_is_what_was_sampled(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, sampled = [], Units.draw
+
+    def watched(self: Units, rate: float, rng: np.random.Generator) -> Any:
+        rates.append(rate)
+        return sampled(self, rate, rng)
+
+    monkeypatch.setattr(Units, "draw", watched)
+    settings = private(base_folder, rounds={"count": 1, "local_epochs": 4})
+    shard = Shard("a", examples(), ())
+    model, _ = load(settings.model, 0)
+    told = train_local(model, shard, settings, 1, 1e-2, 0)
+    step = plan(settings, shard)
+    assert rates == [step.sample_rate] * step.steps == [0.5] * 8
+    keys = ("dp_noise_multiplier", "dp_sample_rate", "dp_steps")
+    assert [told[key] for key in keys] == [1.0, 0.5, 8.0]
+    assert (told["dp_units"], told["dp_largest"], told["dp_holders"]) == (4, 1, 1)
 
 
 def test_noise_has_the_scale_that_is_accounted(base_folder: Path) -> None:
@@ -244,6 +266,19 @@ def test_samples_are_poisson_over_units_and_one_example_of_each() -> None:
     alone = units_of(shard, "example")
     assert (len(alone), alone.largest) == (50, 1)
     assert len(alone.draw(1.0, rng)) == 50
+
+
+def test_physical_batches_hold_each_example_once_and_little_padding() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 300, size=50).astype(np.int32)
+    drawn = rng.permutation(1000)[:50]
+    batches = physical_batches(drawn, lengths, 8)
+    assert sorted(i for batch in batches for i in batch) == sorted(drawn.tolist())
+    of = dict(zip(drawn.tolist(), lengths.tolist(), strict=True))
+    for batch in batches:
+        assert len(batch) <= 8
+        assert max(of[i] for i in batch) <= dp_sampling.SPREAD * min(of[i] for i in batch)
+    assert physical_batches(drawn[:0], lengths[:0], 8) == []
 
 
 def test_rate_and_steps_follow_the_units(base_folder: Path) -> None:
