@@ -154,6 +154,31 @@ def sweep(
         typer.echo(f"report: {done.report}")
 
 
+@app.command(epilog="Example:  fedmem shadows runs/my-run --count 16 --leave-one-out")
+def shadows(
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    count: Annotated[int, typer.Option(help="Random halves of the canaries, an even number.")] = 8,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Also a run without each of the clients.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once [default: by cores; 1 on a GPU]")
+    ] = None,
+) -> None:
+    """Train shadows of a finished run, for LiRA, RMIA and counterfactuals.
+
+    RUN is the directory of one finished run. Its shadows are runs under RUN/shadows, each as long
+    as RUN took less its attacks; those that are there already are kept. RUN's summary and report
+    are written again.
+    """
+    from fedmem.progress import shown
+    from fedmem.shadows import train
+
+    with shown() as progress:
+        done = train(run, count, leave_one_out, progress, jobs)
+    typer.echo(f"shadows: {len(done.runs)} in {run / 'shadows'}\nreport:  {run / 'report.html'}")
+
+
 @app.command(hidden=True)
 def arm(config: Path) -> None:
     """One of several runs, started by `fedmem run` or `sweep`: tells its progress as JSON lines."""

@@ -53,7 +53,8 @@ def run_rounds(
                 replies = _exchange(grid, messages, "train", seconds)
                 mean, _ = strategy.aggregate_train(number, replies)
                 arrays = arrays if mean is None else mean  # local: nothing is averaged
-            seconds["aggregate"] = perf_counter() - began - seconds["train"]
+            seconds["attack"] = strategy.watching
+            seconds["aggregate"] = perf_counter() - began - seconds["train"] - strategy.watching
 
         if attack_due(config, number) and workspace.whole:
             messages = strategy.configure_evaluate(number, arrays, settings, grid)

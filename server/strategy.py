@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ class Federated(Strategy):
         # the curious server: (client, round, model sent, what arrived) -> rows of server.parquet
         self.watch: Callable[[str, int, Arrays, Arrays], list[dict[str, Any]]] | None = None
         self.watched: list[dict[str, Any]] = []
+        self.watching = 0.0  # seconds of it
 
     def begin(self, initial: Arrays, start: Start | None) -> ArrayRecord:
         """Return the model to begin with: the initial one, or that of a run taken up again."""
@@ -130,6 +132,7 @@ class Federated(Strategy):
         for name in self.train_metrics:
             self.trained.setdefault(name, []).append(round_ - 1)
         self.train_metrics, self.scores, self.told, self.watched = {}, [], [], []
+        self.watching = 0.0
         self.server_figures = {}
         self._summed, self.lost = None, []
 
@@ -171,8 +174,9 @@ class Federated(Strategy):
                 beside.add({side: update.pop(side) for side in self.chain.side}, weight)
             joined.add(update, weight)
             if self.watch and attack_due(self.config, server_round):
-                seen = to_arrays(self._sent)
+                began, seen = perf_counter(), to_arrays(self._sent)
                 self.watched += self.watch(name, server_round, seen, update)
+                self.watching += perf_counter() - began
         sends_updates = self.config.sends_updates
         before = to_arrays(self._sent) if self.products or sends_updates else {}
         after = joined.result(before)

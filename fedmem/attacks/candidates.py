@@ -9,24 +9,22 @@ Ranks and exposures are read off the saved log-probabilities (`metrics.candidate
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import DynamicCache
 
-from fedmem.attacks.scoring import score_batch
 from fedmem.data import prompts
 from fedmem.data.encoding import Coder, Ids, array
 from fedmem.data.records import Canary, TokenSpan
 from fedmem.data.synthetic.identity import MAX_PATIENTS, SLOTS, SPACES, core, identity, in_pool
 
-LOGITS_A_BATCH = 2**27  # half a gigabyte of float32
+TOKENS_A_BATCH = 512  # each looks at all others
+LOGITS_A_BATCH = 2**26  # half a gigabyte of float64
 NEAR = 40  # characters around a value that decide how it is cut into tokens, nearly always
 TRIES = 4  # draws for each candidate wanted, before the slot counts as used up
 SAME_SPACE = {"discharged": "admitted"}  # days of the same years
@@ -73,7 +71,6 @@ def rank(model: Any, canaries: Sequence[Canary], chosen: Lists) -> dict[tuple[st
     """(canary, target) -> {candidates, space} for its row of scores.parquet; model in eval mode."""
     found: dict[tuple[str, int], Any] = {}
     device = next(model.parameters()).device
-    words = model.config.get_text_config().vocab_size
     for canary in canaries:
         of = chosen.get(canary.id, ())
         if not of:
@@ -83,21 +80,91 @@ def rank(model: Any, canaries: Sequence[Canary], chosen: Lists) -> dict[tuple[st
             ids = torch.from_numpy(canary.ids[: max(one.start for one in of)]).long()[None]
             model(input_ids=ids.to(device), past_key_values=read, use_cache=True, logits_to_keep=1)
         for one in sorted(of, key=lambda one: -one.start):
-            if read.get_seq_length() > one.start - 1:
-                read.crop(one.start - 1 - read.get_seq_length())
-            width = max(len(value) for value in one.ids)
-            size = max(1, LOGITS_A_BATCH // (words * (width + 1)))
-            scores: list[float] = []
-            for at in range(0, len(one.ids), size):
-                batch = [
-                    np.concatenate((canary.ids[one.start - 1 : one.start], value))
-                    for value in one.ids[at : at + size]
-                ]
-                cache = copy.deepcopy(read)
-                cache.batch_repeat_interleave(len(batch))
-                scores += [float(s.logprob.sum()) for s in score_batch(model, batch, None, cache)]
+            _back_to(read, one.start - 1)
+            scores = behind(model, read, int(canary.ids[one.start - 1]), one.ids)
             found[canary.id, one.target] = {"candidates": scores, "space": one.space}
     return found
+
+
+def behind(model: Any, read: DynamicCache, last: int, values: Sequence[Ids]) -> list[float]:
+    """Log-probability of each value behind what was read and the token `last`; `read` stays so.
+
+    The values are read as a tree, in which each token sees those that it follows: beginnings that
+    several share are read once, and the note is not copied for every value.
+    """
+    most = min(TOKENS_A_BATCH, LOGITS_A_BATCH // model.config.get_text_config().vocab_size)
+    scores: list[float] = []
+    start = 0
+    while start < len(values):
+        tree = Tree(last)
+        stop = start
+        while stop < len(values) and (stop == start or tree.size + len(values[stop]) <= most):
+            tree.add(values[stop].tolist())
+            stop += 1
+        scores += tree.score(model, read)
+        start = stop
+    return scores
+
+
+class Tree:
+    """Token sequences that begin alike, as nodes; node 0 is the token before all of them."""
+
+    def __init__(self, root: int) -> None:
+        self.tokens, self.parents, self.depths = [root], [-1], [0]
+        self.children: dict[tuple[int, int], int] = {}
+        self.paths: list[list[tuple[int, int]]] = []  # of each sequence: (node, token after it)
+
+    @property
+    def size(self) -> int:
+        """Tokens to read."""
+        return len(self.tokens)
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Put a sequence in; its last token is predicted, and need not be read."""
+        node, path = 0, []
+        for place, token in enumerate(ids):
+            path.append((node, token))
+            if place + 1 < len(ids):
+                node = self._child(node, token)
+        self.paths.append(path)
+
+    def _child(self, node: int, token: int) -> int:
+        if (node, token) not in self.children:
+            self.children[node, token] = len(self.tokens)
+            self.tokens.append(token)
+            self.parents.append(node)
+            self.depths.append(self.depths[node] + 1)
+        return self.children[node, token]
+
+    def score(self, model: Any, read: DynamicCache) -> list[float]:
+        """The log-probability of every sequence, in the order in which they were put in."""
+        parameter = next(model.parameters())
+        before = read.get_seq_length()
+        sees = torch.zeros((self.size, before + self.size), dtype=torch.bool)
+        sees[:, :before] = True
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                sees[node] = sees[parent]
+            sees[node, before + node] = True
+        mask = torch.zeros(sees.shape, dtype=model.dtype)
+        mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=torch.tensor([self.tokens], device=parameter.device),
+                attention_mask=mask[None, None].to(parameter.device),
+                position_ids=torch.tensor([self.depths], device=parameter.device) + before,
+                past_key_values=read,
+                use_cache=True,
+            ).logits[0]
+            logprob = logits.double().log_softmax(-1).cpu()
+        _back_to(read, before)
+        return [sum(float(logprob[node, token]) for node, token in path) for path in self.paths]
+
+
+def _back_to(read: DynamicCache, length: int) -> None:
+    more = read.get_seq_length() - length
+    if more > 0:
+        read.crop(-more)
 
 
 def _slots(seed: int) -> dict[tuple[str, str], str]:

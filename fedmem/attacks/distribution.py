@@ -84,11 +84,13 @@ def truncated(x: Tensor, chosen: Tensor, total: Tensor, point: Sampling) -> Tens
 
 def _largest(x: Tensor, k: int) -> Tensor:
     """[n, k], the largest of each row of [n, V], sorted down."""
-    if x.device.type != "cpu" or k == x.shape[1]:
+    if x.device.type != "cpu":
         return x.topk(k).values
-    # four times as fast as topk, of which all cost is in finding the k-th
-    found = np.partition(x.numpy(), x.shape[1] - k, axis=-1)[:, x.shape[1] - k :]
-    return torch.from_numpy(found).sort(-1, descending=True).values
+    # on a CPU numpy is several times as fast as topk and sort
+    found = x.numpy()
+    if k < x.shape[1]:
+        found = np.partition(found, x.shape[1] - k, axis=-1)[:, x.shape[1] - k :]
+    return torch.from_numpy(np.sort(found)[:, ::-1].copy())
 
 
 def _reach(best: Tensor, whole: Tensor, point: Sampling) -> Tensor:

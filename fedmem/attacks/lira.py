@@ -1,4 +1,4 @@
-"""LiRA (Carlini et al. 2022): a note's likelihood against that under shadow models with and without.
+"""LiRA (Carlini et al. 2022): a note's likelihood against that under shadows with and without it.
 
 Pure functions of saved figures. nats: mean log-probability of a note's tokens. target: float64 [N],
 under the attacked model; shadows: float64 [S, N]; included: bool [S, N], whether the shadow trained

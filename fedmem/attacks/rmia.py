@@ -1,4 +1,4 @@
-"""RMIA (Zarifzadeh et al. 2024): how many other notes does this one beat, each against its own odds?
+"""RMIA (Zarifzadeh et al. 2024): how many other notes does this one beat, each by its own odds?
 
 Pure functions of saved figures, shaped as in `fedmem.attacks.lira`. population: bool [N], the notes
 to compare with, members of nothing; a note is never compared with itself. p(x) of a text is the
@@ -12,7 +12,10 @@ import numpy as np
 from fedmem.attacks.lira import Bools, Floats
 
 GAMMA = 1.0  # the paper's 2 is for probabilities of labels; a factor a token is far more
-SLOPE = 0.3  # the paper's a, for images; nearer to 1 the less a model learns a note by heart
+# the paper's a, between 0 and 1: p with the note is taken to be a p_out + (1 - a). Its 0.3 is for
+# images, whose labels are all but certain after training; a token's mean probability never is, and
+# (1 - a) would drown the p_out of a hard text.
+SLOPE = 1.0
 
 
 def offline(
@@ -23,7 +26,7 @@ def offline(
     gamma: float = GAMMA,
     slope: float = SLOPE,
 ) -> Floats:
-    """Pr(x) from shadows without x alone: ((1 + a) p_out + (1 - a)) / 2, the paper's section B.2.2."""
+    """Pr(x) from shadows without x alone: ((1 + a) p_out + (1 - a)) / 2, as in its appendix B."""
     out = _mean(shadows, ~included)
     return beaten(np.exp(target) / (((1 + slope) * out + (1 - slope)) / 2), population, gamma)
 

@@ -37,7 +37,7 @@ class Rounds(Section):
         "fixed", description="poisson: each client by its own coin; clients_per_round is the mean"
     )
     topology: Literal["federated", "centralized", "local"] = "federated"
-    left_out: list[str] = Field([], description="clients that never take part, all else being equal")
+    left_out: list[str] = Field([], description="clients that never take part, all else equal")
 
     @model_validator(mode="after")
     def _one_length(self) -> Rounds:
@@ -295,7 +295,7 @@ def problem_with_left_out(config: Config) -> str | None:
     if not config.present:
         return "nobody is left to train"
     if isinstance(per_round, int) and per_round > len(config.present):
-        return f"{len(config.present)} clients are left, and rounds.clients_per_round is {per_round}"
+        return f"{len(config.present)} clients are left, rounds.clients_per_round is {per_round}"
     if config.rounds.topology != "federated":
         return f"needs rounds.topology federated, not {config.rounds.topology}"
     if config.engine.kind == "deployment":

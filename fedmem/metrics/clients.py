@@ -1,7 +1,7 @@
 """Client by client: was this hospital in it, whose note is it, who gets what out of whom.
 
-Pure functions of a run's saved files. Every row has a `figure`; its unit is the note, unless it says
-clients. Rates have Wilson's intervals; a client's copies are those of notes that it alone owns.
+Pure functions of saved files. Every row has a `figure`; its unit is the note, unless it says
+clients. Rates have Wilson's intervals. A client's notes are those that it alone owns.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fedmem.metrics.differencing import EVERY, Span, contrasted, gains, known, spans
+from fedmem.metrics.differencing import EVERY, Span, contrasted, gains, known, outside, spans
 from fedmem.metrics.intervals import wilson
 from fedmem.metrics.leakage import Passes, count, share
-from fedmem.metrics.outcomes import Owned, eligible
+from fedmem.metrics.outcomes import Owned
 from fedmem.metrics.roc import told_apart
 from fedmem.metrics.tokens import TokenTable
 
@@ -90,7 +90,7 @@ def user_inference(tokens: TokenTable, canaries: Mapping[str, Owned]) -> list[Ro
 
 def _told(figure: str, round_: int, client: str | None, unit: str, members: Any, twins: Any) -> Row:
     told = told_apart(members, twins)
-    row = {"figure": figure, "round": round_, "client": client, "unit": unit}
+    row: Row = {"figure": figure, "round": round_, "client": client, "unit": unit}
     row |= {"knowledge": "true_prefix", "members": len(members), "twins": len(twins)}
     return row | {name: told[name] for name in GRADED}
 
@@ -115,14 +115,13 @@ def source_inference(
     for attacker in [EVERY, *attackers]:
         rounds = known(gained, participants, attacker)
         series = spans(gained, rounds, participants) if len(rounds) > 1 else []
-        head = {"figure": "source_inference", "attacker": attacker, "knowledge": "candidates"}
+        head: Row = {"figure": "source_inference", "attacker": attacker, "knowledge": "candidates"}
         head |= {"participation": "granted", "spans": len(series)}
         told = _told_from(series, attacker)
         hits: dict[int, list[float]] = defaultdict(list)
-        for canary in canaries.values() if len(told) > 1 else ():
+        for canary in outside(attacker, canaries) if len(told) > 1 else ():
             owner = canary.owners[0] if len(canary.owners) == 1 else None
-            outside = attacker == EVERY or eligible(attacker, canary, canaries) is None
-            if owner in told and outside and canary.id in series[0].change:
+            if owner in told and canary.id in series[0].change:
                 hits[canary.copies].append(_credit(series, canary.id, owner, told))
         for copies, of in sorted(hits.items()):
             interval = wilson(sum(of), len(of))
@@ -164,25 +163,27 @@ def memorization(
     kind inter: client `attacker`'s own beginnings, a note of `victim`'s; union: anybody else's
     beginnings; intra: the note's own true beginning, which its owner holds. (The paper counts
     prompts that match any note; here notes that come out of any prompt, the victim's side.)
-    `copies` None joins the levels, 0 are the twins. Pairs count as `pairs.matrix` has it.
+    `copies` None joins the levels, 0 are the twins. Pairs count as `pairs.matrix` has it. The last
+    round alone; `pairs.matrix` has all.
     """
     result = []
+    last = max((round_ for round_, *_ in found), default=0)
     cells: dict[tuple[int, str, str, str, int | None], list[int]] = defaultdict(lambda: [0, 0])
-    for row in pairs:
-        if row["knowledge"] == "own_prefix":
-            key = (row["round"], row["attack"], row["attacker"], row["victim"])
-            total = cells[(*key, None if row["copies"] else 0)]
-            total[0], total[1] = total[0] + row["k"], total[1] + row["n"]
+    for pair in pairs:
+        if pair["knowledge"] == "own_prefix" and pair["round"] == last:
+            key = (pair["round"], pair["attack"], pair["attacker"], pair["victim"])
+            total = cells[(*key, None if pair["copies"] else 0)]
+            total[0], total[1] = total[0] + pair["k"], total[1] + pair["n"]
     for (round_, attack, attacker, victim, copies), (k, n) in sorted(
         cells.items(), key=lambda item: (*item[0][:4], item[0][4] is None)
     ):
-        row = {"figure": "memorization", "kind": "inter", "round": round_, "attack": attack}
+        row: Row = {"figure": "memorization", "kind": "inter", "round": round_, "attack": attack}
         row |= {"attacker": attacker, "victim": victim, "knowledge": "own_prefix"}
         result.append(row | {"copies": copies} | share(k, n))
     held = _alone(canaries.values())
     kinds = {("own_prefix", "any"): "union", ("true_prefix", EVERY): "intra"}
     for (round_, knowledge, attacker), notes in sorted(found.items()):
-        kind = kinds.get((knowledge, attacker))
+        kind = kinds.get((knowledge, attacker)) if round_ == last else None
         for victim, own in sorted(held.items()) if kind else ():
             for copies in (0, None):
                 names = [n.id for n in own if n.twin is (copies == 0) and n.id in notes]

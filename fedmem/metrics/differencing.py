@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from fedmem.metrics.intervals import LEVEL
-from fedmem.metrics.outcomes import Columns, Owned, eligible
+from fedmem.metrics.intervals import LEVEL, Interval, wilson
+from fedmem.metrics.outcomes import Columns, Owned
 from fedmem.metrics.outcomes import rows as rows_of
 from fedmem.metrics.roc import auc, told_apart
 from fedmem.metrics.tokens import TokenTable
@@ -70,6 +70,12 @@ def known(gained: Gains, participants: Mapping[int, Sequence[str]], attacker: st
         return sorted(gained)
     there = {round_ for round_, names in participants.items() if attacker in names}
     return sorted(({0} | there | {round_ - 1 for round_ in there}) & set(gained))
+
+
+def outside(attacker: str, canaries: Mapping[str, Owned]) -> list[Owned]:
+    """The notes that count: of which the attacker holds no copy, nor a note of the patient's."""
+    held = {c.patient for c in canaries.values() if attacker in c.owners and not c.twin}
+    return [c for c in canaries.values() if attacker not in c.owners and c.patient not in held]
 
 
 def spans(
@@ -143,7 +149,8 @@ def rows(
 
     membership: canaries against twins by each of SCORES. best_round: the round whose gains tell
     them apart best, its interval at 1 - 5 % / rounds tried, beside the last one's. participation:
-    (client, span) pairs in which the client took part against others, by its notes' mean change;
+    how often, of a client that took part in a span and one that did not, the first one's notes
+    changed more (`auc`; Wilson over the n spans that have both: clients of one span hang together);
     `notes` "twins" is the control: notes that would have been the client's, and never were.
 
     own: `own_effects`; then an attacker's rows stand there twice, with its own update's effect
@@ -157,11 +164,7 @@ def rows(
         rounds = known(gained, participants, attacker)
         if len(rounds) < 2:
             continue
-        of = [
-            canaries[name]
-            for name in gained[rounds[0]]
-            if attacker == EVERY or eligible(attacker, canaries[name], canaries) is None
-        ]
+        of = [canary for canary in outside(attacker, canaries) if canary.id in gained[rounds[0]]]
         seen = spans(gained, rounds, participants)
         variants = [(False, seen)]
         if own and attacker != EVERY:
@@ -200,21 +203,21 @@ def _membership(head: Row, series: Sequence[Span], of: Sequence[Owned]) -> list[
 
 
 def _best_round(gained: Gains, of: Sequence[Owned]) -> list[Row]:
-    tried = [round_ for round_ in gained if round_]
-    sides = {
-        round_: [
+    def of_round(round_: int, level: float = LEVEL) -> Interval:
+        members, twins = (
             np.array([gained[round_][c.id] for c in of if c.twin is twin]) for twin in (False, True)
-        ]
-        for round_ in tried
-    }
-    if not all(len(side) for side in sides[tried[0]]):
+        )
+        return auc(members, twins, level)
+
+    tried = [round_ for round_ in gained if round_]
+    twins = sum(canary.twin for canary in of)
+    if not 0 < twins < len(of):
         return []
-    level = 1 - (1 - LEVEL) / len(tried)
-    best = max(tried, key=lambda round_: auc(*sides[round_]).point)
-    at, last = auc(*sides[best], level), auc(*sides[tried[-1]])
-    row = {"figure": "best_round", "attacker": EVERY, "knowledge": "true_prefix"}
-    row |= {"round": best, "rounds_tried": len(tried), "members": len(sides[best][0])}
-    row |= {"twins": len(sides[best][1]), "auc": at.point, "low": at.low, "high": at.high}
+    best = max(tried, key=lambda round_: of_round(round_).point)
+    at, last = of_round(best, 1 - (1 - LEVEL) / len(tried)), of_round(tried[-1])
+    row: Row = {"figure": "best_round", "attacker": EVERY, "knowledge": "true_prefix"}
+    row |= {"round": best, "rounds_tried": len(tried), "members": len(of) - twins}
+    row |= {"twins": twins, "auc": at.point, "low": at.low, "high": at.high}
     row |= {"clear": at.low > 0.5, "last_round": tried[-1], "last_auc": last.point}
     return [row | {"last_low": last.low, "last_high": last.high, "reason": None}]
 
@@ -228,24 +231,28 @@ def _participation(
         for canary in of:
             if canary.twin is (notes == "twins") and len(canary.owners) == 1:
                 groups.setdefault(canary.owners[0], []).append(canary.id)
-        sides: tuple[list[float], list[float]] = ([], [])
+        wins, present, absent = [], 0, 0
         for span in series:
             standard = span.standard
+            sides: tuple[list[float], list[float]] = ([], [])
             for client, names in groups.items():
                 if client != attacker:
                     value = float(np.mean([standard[name] for name in names]))
                     sides[client in span.present].append(value)
-        absent, present = sides
-        reason = None
+            absent, present = absent + len(sides[0]), present + len(sides[1])
+            if all(sides):
+                wins.append(auc(np.array(sides[1]), np.array(sides[0])).point)
+        row = {"figure": "participation", **head, "participation": "guessed", "notes": notes}
+        row |= {"spans": len(series), "present": present, "absent": absent, "n": len(wins)}
+        if wins:
+            area = wilson(math.fsum(wins), len(wins))
+            figures = {"auc": area.point, "low": area.low, "high": area.high}
+            found.append(row | figures | {"clear": area.low > 0.5, "reason": None})
+            continue
+        reason = "in no span did some take part and others not"
         if not groups:
             reason = f"no client's own {'twins' if notes == 'twins' else 'canaries'}"
-        elif not absent or not present:
-            reason = "every client took part in every span" if present else "nobody took part"
-        figures = told_apart(np.array(present), np.array(absent), reason)
-        row = {"figure": "participation", **head, "participation": "guessed", "notes": notes}
-        row |= {"spans": len(series), "present": len(present), "absent": len(absent)}
-        kept = ("auc", "low", "high", "clear", "reason")
-        found.append(row | {name: figures[name] for name in kept})
+        found.append(row | dict.fromkeys(("auc", "low", "high", "clear")) | {"reason": reason})
     return found
 
 

@@ -155,7 +155,7 @@ def cluster_share(
 
 
 def student_mean(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean of one value a note, two or more: Student's t. Sound for few, where a bootstrap is not."""
+    """Mean of one value a note, two or more, by Student's t: a bootstrap is too sure of few."""
     found = np.asarray(values, dtype=np.float64)
     if len(found) < 2:
         raise ValueError(f"an interval of a mean takes two values or more: {len(found)}")

@@ -13,13 +13,23 @@ import yaml
 from pydantic import ValidationError
 
 from fedmem import protection
+from fedmem.aggregation import weight_of
 from fedmem.config import Config
 from fedmem.errors import DataError
-from fedmem.metrics import attribution, audit, headline, membership, public
+from fedmem.metrics import (
+    attribution,
+    audit,
+    clients,
+    differencing,
+    headline,
+    membership,
+    public,
+    shadows,
+)
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares, worst
 from fedmem.metrics.outcomes import Owned, collect, read_canaries
 from fedmem.metrics.pairs import matrix
-from fedmem.metrics.tokens import read_tokens
+from fedmem.metrics.tokens import TokenTable, read_tokens
 
 SCHEMA = 1
 STAGES = ("train", "aggregate", "attack", "utility")
@@ -44,15 +54,14 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     tokens = read_tokens(run_dir, canaries)
     scores, released = public.apart(scores)
     everyone = [client.name for client in config.data.clients]
+    attackers = _attackers(config, everyone)
     continuation = config.attack.continuation
     participants = {row["round"]: row["participants"] for row in metrics if row["round"]}
     last = max((key.round for key in scores), default=0)
     found = passes(scores, canaries, participants)
     ends = {key: notes for key, notes in found.items() if key[0] in (0, last)}
     leakage = note_shares(found, canaries, continuation)
-    pairs, excluded = matrix(
-        *(scores, canaries, participants, everyone, _attackers(config, everyone), continuation)
-    )
+    pairs, excluded = matrix(*(scores, canaries, participants, everyone, attackers, continuation))
     said = headline.sentences(leakage, config.rounds.topology, continuation)
     claims = [
         protection.row(c) for c in protection.claims(config, protection.history(config, metrics))
@@ -85,6 +94,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "phi_types": value_shares(ends, canaries, "type"),
         "loss": losses(found, canaries),
         "membership": membership.rows(tokens, canaries, config.attack.membership),
+        "differencing": differencing.rows(
+            tokens, canaries, participants, attackers, _own(run_dir, config, tokens, metrics)
+        ),
+        "client_level": clients.rows(
+            *(tokens, found, pairs, canaries, participants, attackers, continuation)
+        ),
+        "shadows": shadows.rows(run_dir, canaries),
         "matrix": pairs,
         "excluded_pairs": excluded,
         "queries": _queries(found),
@@ -183,6 +199,24 @@ def _owned(canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
         for owner in canary.owners
     )
     return [{"client": c, "copies": k, "notes": n} for (c, k), n in sorted(counts.items())]
+
+
+def _own(
+    run_dir: Path, config: Config, tokens: TokenTable, metrics: list[dict[str, Any]]
+) -> dict[tuple[int, str, str], float] | None:
+    """What each client's own update did to a round's model, where the server's seat was taken."""
+    secure = config.aggregation.secure.enabled  # then there are sums alone
+    if "server" not in config.attack.views or config.client_dp or secure:
+        return None
+    shares = {}
+    for row in metrics:
+        weights = {
+            name: weight_of(config.aggregation, name, figures["num-examples"])
+            for name, figures in (row.get("train") or {}).items()
+        }
+        total = sum(weights.values()) or 1.0
+        shares[int(row["round"])] = {name: weight / total for name, weight in weights.items()}
+    return differencing.own_effects(read_table(run_dir / attribution.SERVER), tokens, shares)
 
 
 def _server(run_dir: Path, config: Config, canaries: Mapping[str, Owned]) -> list[dict[str, Any]]:
