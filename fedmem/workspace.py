@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from fedmem.attacks import public, recall
+from fedmem.attacks import candidates, public, recall
 from fedmem.attacks.attribution import attribute
 from fedmem.attacks.audit import Audit, attack_as, audit
 from fedmem.attacks.rows import table_bytes, to_bytes, token_table
@@ -62,6 +62,7 @@ class Workspace:
         pooled = config.rounds.topology == "centralized"
         self.clients = [ALL] if pooled else config.present
         self._parts: dict[str, Dataset] = {}
+        self._listed: candidates.Lists = {}
         if self.whole:
             self.data  # noqa: B018  wrong data end the run here
         self._rates = {client.name: client.lr for client in config.data.clients}
@@ -158,10 +159,25 @@ class Workspace:
     def audit(self, round_: int, arrays: Arrays, name: str) -> Audit:
         """The auditor's scoring pass: all canaries, or under `local` the model's owner's."""
         canaries = [c for c in self.data.canaries if name == "global" or name in c.owners]
-        return self._audited(self.load(arrays), canaries, round_, name)
+        return self._audited(self.load(arrays), canaries, self.data, round_, name)
 
-    def _audited(self, model: Any, canaries: Sequence[Canary], round_: int, name: str) -> Audit:
-        return audit(model, canaries, self.config, round_, name, self.bos, self._prefix)
+    def _audited(
+        self, model: Any, canaries: Sequence[Canary], part: Dataset, round_: int, name: str
+    ) -> Audit:
+        given = self.bos, self._prefix, self._lists(canaries, part.canaries, round_)
+        return audit(model, canaries, self.config, round_, name, *given)
+
+    def _lists(
+        self, canaries: Sequence[Canary], all_: Sequence[Canary], round_: int
+    ) -> candidates.Lists | None:
+        """What values are ranked among in this round, if they are; made once for each canary."""
+        attack, last = self.config.attack, self.config.rounds.count
+        if not attack.candidates or (attack.candidates_at == "ends" and 0 < round_ < last):
+            return None
+        new = [canary for canary in canaries if canary.id not in self._listed]
+        given = self.tokenizer, attack.candidates, self.config.seed
+        self._listed = {**self._listed, **candidates.lists(new, all_, *given)}
+        return self._listed
 
     def watch(
         self, client: str, round_: int, received: Arrays, arrived: Arrays
@@ -205,7 +221,7 @@ class Workspace:
         told = {}
         if attack_due(self.config, round_):
             own = [c for c in part.canaries if client in c.owners or client == ALL]
-            found = self._audited(model, own, round_, name)
+            found = self._audited(model, own, part, round_, name)
             points = len(self.config.attack.sampling)
             told["scores"] = to_bytes(found.scores)
             told["tokens"] = table_bytes(token_table(found.tokens, points))

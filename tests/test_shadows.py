@@ -60,7 +60,7 @@ def test_shadows_find_members_and_what_a_client_adds(run: Path) -> None:
     without = {(r["client"], r["copies"]): r for r in found if r["figure"] == "without_client"}
     for client in ("a", "b"):
         row = without[client, 8]
-        assert row["n"] == 4 and row["nats_low"] > 0 and row["auc"] > 0.8
+        assert row["n"] == 4 and row["nats"] > 0.3 and row["auc"] > 0.8
         assert without[client, 0]["nats"] < row["nats"] / 2  # less is learned from half the data
     assert json.dumps(found, allow_nan=False)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fedmem.attacks import neighbourhood, own_prefix, recall, sampling, templates, true_prefix
+from fedmem.attacks import (
+    candidates,
+    neighbourhood,
+    own_prefix,
+    recall,
+    sampling,
+    templates,
+    true_prefix,
+)
+from fedmem.attacks.candidates import Lists
 from fedmem.attacks.rows import token_row
 from fedmem.attacks.sampling import Budget
 from fedmem.attacks.scoring import TIES, score
@@ -42,14 +51,16 @@ def audit(
     name: str,
     bos: int = 1,
     prefix: Ids | None = None,
+    lists: Lists | None = None,
 ) -> Audit:
     """Rows of the true-prefix bound against one model; the scoring is shared by all attackers.
 
-    bos: 0 for a tokenizer without BOS, else 1. prefix: ReCaLL's, where it is asked for.
+    bos: 0 for a tokenizer without BOS, else 1. prefix: ReCaLL's, where it is asked for. lists: of
+    candidates, where true values are to be ranked among them.
     """
     if "true_prefix" not in config.attack.knowledge or not canaries:
         return Audit([], [])
-    found = bound(model, canaries, config.attack, config.seed, bos, prefix)
+    found = bound(model, canaries, config.attack, config.seed, bos, prefix, lists)
     head = {"round": round_, "model": name}
     scores = [{**head, "view": "client", **row} for row in found.scores]
     return Audit(scores, [{**head, **row} for row in found.tokens])
@@ -62,12 +73,18 @@ def bound(
     seed: int,
     bos: int,
     prefix: Ids | None = None,
+    lists: Lists | None = None,
 ) -> Audit:
     """The true-prefix rows of one model, without round, model and view."""
     scored = score(model, [c.ids for c in canaries], attack.sampling)
     rows = true_prefix.whole_notes(canaries, scored, bos)
     cuts = [true_prefix.cut(canary, attack, seed, bos) for canary in canaries]
     rows += true_prefix.windows(model, [c for c in cuts if c is not None], attack)
+    if lists is not None:
+        ranked = candidates.rank(model, canaries, lists)
+        for row in rows:
+            if row["attack"] == "phi":
+                row |= ranked.get((row["canary"], row["target"]), {})
     tokens = [token_row(c, one) for c, one in zip(canaries, scored, strict=True)]
     if "recall" in attack.membership:
         assert prefix is not None

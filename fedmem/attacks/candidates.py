@@ -47,21 +47,25 @@ class Listed:
 Lists = Mapping[str, Sequence[Listed]]  # by canary
 
 
-def lists(canaries: Sequence[Canary], tokenizer: Any, count: int, seed: int) -> Lists:
+def lists(
+    canaries: Sequence[Canary], all_: Sequence[Canary], tokenizer: Any, count: int, seed: int
+) -> Lists:
     """`count` candidates, or as many as there are, for the first mention of every value.
 
-    The same for the same canaries, tokenizer, count and seed. Values without any candidate, or
-    whose token reaches beyond them, are left out.
+    all_: the run's canaries and twins, `canaries` among them. The same for the same arguments.
+    Values without any candidate, or whose token reaches beyond them, are left out.
     """
+    if not canaries:
+        return {}
     coder, slots = Coder(tokenizer), _slots(seed)
-    spans = [(span.type, span.value) for canary in canaries for span in canary.phi]
+    spans = [(span.type, span.value) for canary in all_ for span in canary.phi]
     used = {core(slots[key], key[1]) for key in spans if key in slots}
     return {
         canary.id: [
             made
             for target, span in enumerate(canary.phi)
             if span.first
-            and (made := _listed(coder, canary, target, canaries, slots, used, count, seed))
+            and (made := _listed(coder, canary, target, all_, slots, used, count, seed))
         ]
         for canary in canaries
     }

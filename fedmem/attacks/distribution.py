@@ -71,14 +71,14 @@ def truncated(x: Tensor, chosen: Tensor, total: Tensor, point: Sampling) -> Tens
         return chosen / t - whole
     best = _largest(x, top_k or min(HEAD, words))
     if top_k:
-        whole = _mass(x, best, best.new_full(chosen.shape, top_k - 1, dtype=torch.long), t)
-    last = _reach(best, whole, point)
-    out = _renormalised(x, chosen, best, last, t)
-    short = (last == best.shape[1]).nonzero().squeeze(-1)
+        least = best[:, -1]
+        whole = torch.logaddexp(torch.logsumexp(best / t, -1), _ties(x, least, top_k, t))
+        if point.top_p == 1:
+            return (chosen / t - whole).masked_fill(chosen < least, -torch.inf)
+    out, short = _nucleus(x, chosen, best, whole, point)
     if not top_k and len(short):  # flat distributions: of these all tokens are sorted
         every = _largest(x[short], words)
-        last = _reach(every, whole[short], point)
-        out[short] = _renormalised(x[short], chosen[short], every, last, t)
+        out[short], _ = _nucleus(x[short], chosen[short], every, whole[short], point)
     return out
 
 
@@ -93,25 +93,25 @@ def _largest(x: Tensor, k: int) -> Tensor:
     return torch.from_numpy(np.sort(found)[:, ::-1].copy())
 
 
-def _reach(best: Tensor, whole: Tensor, point: Sampling) -> Tensor:
-    """[n]: index in `best` of the last token that top_p keeps; k where more than k are kept."""
-    if point.top_p == 1:
-        return whole.new_full(whole.shape, best.shape[1] - 1, dtype=torch.long)
-    mass = (best / point.temperature - whole[:, None]).exp().cumsum(-1)
-    return (mass < point.top_p).sum(-1)
+def _nucleus(
+    x: Tensor, chosen: Tensor, best: Tensor, whole: Tensor, point: Sampling
+) -> tuple[Tensor, Tensor]:
+    """([n] log-probabilities under top_p, rows in which `best` [n, k] does not hold that mass).
+
+    whole: [n], logsumexp over all tokens that top_p chooses from.
+    """
+    t = point.temperature
+    mass = (best / t - whole[:, None]).exp().cumsum(-1)
+    before = (mass < point.top_p).sum(-1)
+    last = before.clamp(max=best.shape[1] - 1)[:, None]
+    least = best.gather(-1, last).squeeze(-1)
+    kept = whole + mass.gather(-1, last).squeeze(-1).log()
+    kept = torch.logaddexp(kept, _ties(x, least, last.squeeze(-1) + 1, t))
+    logp = (chosen / t - kept).masked_fill(chosen < least, -torch.inf)
+    return logp, (before == best.shape[1]).nonzero().squeeze(-1)
 
 
-def _renormalised(x: Tensor, chosen: Tensor, best: Tensor, last: Tensor, t: float) -> Tensor:
-    """[n]: log-probability among the tokens as likely as best[last], or more so."""
-    last = last.clamp(max=best.shape[1] - 1)
-    logp = chosen / t - _mass(x, best, last, t)
-    return logp.masked_fill(chosen < best.gather(-1, last[:, None]).squeeze(-1), -torch.inf)
-
-
-def _mass(x: Tensor, best: Tensor, last: Tensor, t: float) -> Tensor:
-    """[n]: log of the sum of exp(logit / t) over logits of best[last] or more, ties and all."""
-    least = best.gather(-1, last[:, None])
-    inside = torch.arange(best.shape[1], device=x.device) <= last[:, None]
-    found = torch.logsumexp(best.masked_fill(~inside, -torch.inf) / t, -1)
-    ties = torch.ge(x, least, out=torch.empty_like(x)).sum(-1) - (last + 1)
-    return torch.logaddexp(found, least.squeeze(-1) / t + ties.log())
+def _ties(x: Tensor, least: Tensor, counted: Tensor | int, t: float) -> Tensor:
+    """[n]: log of the mass of tokens as likely as the `least` kept, besides the `counted` ones."""
+    count = torch.ge(x, least[:, None], out=torch.empty_like(x)).sum(-1)
+    return least / t + (count - counted).log()

@@ -77,7 +77,8 @@ def sample(
         warpers.append(TopPLogitsWarper(point.top_p))
 
     def choose(logits: Tensor) -> Tensor:
-        cut: Any = warpers(torch.empty((len(logits), 0), dtype=torch.long), logits.float().cpu())
+        none: Any = torch.empty((len(logits), 0), dtype=torch.long)  # the text before: unused
+        cut: Any = warpers(none, logits.float().cpu())
         drawn = torch.multinomial(cut.softmax(-1), 1, generator=rng).squeeze(-1)
         return drawn.to(logits.device)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmem.attacks import audit, rows, true_prefix
+from fedmem.attacks import candidates as inference
 from fedmem.config.sources import StoredSource
 from fedmem.data import sources
 from fedmem.data.adapters import examine, read_records
@@ -94,6 +95,11 @@ def attack(
     if not notes:
         raise DataError(f"{canaries or where}: no usable note")
     cuts = [true_prefix.cut(c, settings.attack, settings.seed, trained.bos) for c in notes]
+    granted, last = settings.attack, origin.states[-1].round
+    lists = None
+    if granted.candidates:
+        given = trained.tokenizer, granted.candidates, settings.seed
+        lists = inference.lists(notes, notes, *given)
     with RunDir(target.parent, {}).directory(target.name) as folder:
         found: list[Row] = []
         tokens: list[Row] = []
@@ -106,7 +112,8 @@ def attack(
             of = [c for c in notes if state.name == "global" or state.name in c.owners]
             head = {"round": state.round, "model": state.name}
             made = audit.bound(
-                *(model, of, settings.attack, settings.seed, trained.bos, trained.prefix)
+                *(model, of, settings.attack, settings.seed, trained.bos, trained.prefix),
+                lists if state.round in (0, last) or granted.candidates_at == "all" else None,
             )
             found += [{**head, "view": "client", **row} for row in made.scores]
             tokens += [{**head, **row} for row in made.tokens]

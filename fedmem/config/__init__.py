@@ -107,7 +107,10 @@ class Attack(Section):
     queries: int = Field(64, ge=1, description="template, none: texts a client draws a round")
     drawing: Drawing = Drawing()
     candidates: int = Field(
-        0, ge=0, le=100_000, description="values that a true one is ranked among; 0: no ranking"
+        20, ge=0, le=100_000, description="values that a true one is ranked among; 0: no ranking"
+    )
+    candidates_at: Literal["ends", "all"] = Field(
+        "ends", description="ends: at the untouched base and the last round, for the price"
     )
     repurpose: Repurpose | None = None
     discoverable: Discoverable = Discoverable()

@@ -92,7 +92,7 @@ def note_shares(found: Passes, canaries: Mapping[str, Owned], continuation: int)
                     row |= {"attack": attack, "prefix": prefix}
                     row |= _prefix_size(group, prefix) | share(k, n)
                     result.append(row)
-    _compare(result, ("attack", "prefix"), newcombe)
+    compare(result, ("attack", "prefix"), newcombe)
     return result
 
 
@@ -114,7 +114,7 @@ def _prefix_size(group: Notes, prefix: int | None) -> Row:
     return {"prefix_tokens": means[0], "prefix_chars": means[1]}
 
 
-def _compare(result: list[Row], same: tuple[str, ...], test: Callable[..., Any] | None) -> None:
+def compare(result: list[Row], same: tuple[str, ...], test: Callable[..., Any] | None) -> None:
     """Put beside each row the twins' figure and the base's; whether it is clear of the twins.
 
     "Clear": the whole 95 % interval of the difference to the twins lies above 0. Null without
@@ -158,7 +158,7 @@ def value_shares(
                 row |= {"k": sum(hits), "n": sum(values), "rate": interval.point}
                 row |= {"low": interval.low, "high": interval.high}
                 result.append(row | {"notes": len(pairs), "method": method})
-    _compare(result, (by,) if by else (), None)
+    compare(result, (by,) if by else (), None)
     return result
 
 

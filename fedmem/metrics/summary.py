@@ -17,14 +17,18 @@ from fedmem.aggregation import weight_of
 from fedmem.config import Config
 from fedmem.errors import DataError
 from fedmem.metrics import (
+    agreement,
     attribution,
     audit,
     clients,
     differencing,
     headline,
     membership,
+    plainly,
     public,
     shadows,
+    skew,
+    verdict,
 )
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares, worst
 from fedmem.metrics.outcomes import Owned, collect, read_canaries
@@ -66,6 +70,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     claims = [
         protection.row(c) for c in protection.claims(config, protection.history(config, metrics))
     ]
+    told = verdict.rows(found, canaries, continuation, config.rounds.topology != "local")
     texts = canary_table.column("text").to_pylist() if "text" in canary_table.column_names else []
     return {
         "schema": SCHEMA,
@@ -101,6 +106,10 @@ def summarise(run_dir: Path) -> dict[str, Any]:
             *(tokens, found, pairs, canaries, participants, attackers, continuation)
         ),
         "shadows": shadows.rows(run_dir, canaries),
+        "verdict": told,
+        "verdict_sentences": plainly.sentences(told, continuation),
+        "skew": skew.rows(found, canaries),
+        "agreement": agreement.rows(tokens, found, canaries, config.attack.membership),
         "matrix": pairs,
         "excluded_pairs": excluded,
         "queries": _queries(found),

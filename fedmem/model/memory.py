@@ -39,9 +39,10 @@ class Need:
 def training(outline: Outline, config: Config) -> Need:
     """A step of local training at `training.max_length`, on the device."""
     t, trained = config.training, outline.parameters(trained=True)
-    step = outline.step(t.batch_size, t.max_length)
+    rows = t.batch_size if t.dp is None else t.dp.physical_batch_size or t.batch_size
+    step = outline.step(rows, t.max_length)
     gradients = FLOAT * trained
-    logits = LOGITS * FLOAT * t.batch_size * t.max_length * outline.vocabulary
+    logits = LOGITS * FLOAT * rows * t.max_length * outline.vocabulary
     logits = min(logits, max(0, step - gradients))
     states = 2 if t.optimizer == "adamw" else int(t.momentum > 0)
     factor = HEAP[config.engine.device.partition(":")[0]]
@@ -49,7 +50,8 @@ def training(outline: Outline, config: Config) -> Need:
         "training",
         {
             "weights": outline.weights(),
-            "gradients": gradients,
+            # DP-SGD: one for each row, and their clipped sum
+            "gradients": gradients if t.dp is None else (rows + 2) * gradients,
             "optimizer": states * FLOAT * trained,
             "activations": int(factor * max(0, step - logits - gradients)),
             "logits": int(factor * logits),
@@ -91,7 +93,8 @@ def disk(outline: Outline, config: Config) -> dict[str, int]:
     return {
         "models": config.rounds.count * one,
         "state": 2 * one,  # the round before's is removed when the next is whole
-        "tables": 1_000_000 + 2_000 * notes * attacks,
+        # a note's rows of scores, and 20 bytes for each of its tokens
+        "tables": 1_000_000 + (2_000 + 20 * config.training.max_length) * notes * attacks,
     }
 
 
@@ -107,9 +110,11 @@ def advice(config: Config, phase: str) -> list[str]:
     if model.dtype == "float32" and model.method == "lora":
         said.append("model.dtype=bfloat16: half the weights (slow on CPUs without bfloat16)")
     if phase == "training":
-        if not model.gradient_checkpointing:
+        if t.dp is not None:
+            said.append("training.dp.physical_batch_size=1: the same steps, in smaller pieces")
+        elif not model.gradient_checkpointing:
             said.append("model.gradient_checkpointing=true: a third slower, few activations")
-        if t.batch_size > 1:
+        if t.batch_size > 1 and t.dp is None:
             said.append(
                 f"training.batch_size=1 training.accumulation={t.batch_size * t.accumulation}: "
                 "the same steps, in smaller pieces"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedmem.metrics.headline import interval
+from fedmem.report.clients import over_rounds
 from fedmem.report.view import (
     ATTACKS,
     KNOWLEDGE,
@@ -14,6 +15,7 @@ from fedmem.report.view import (
     Panel,
     Table,
     full,
+    known,
     level,
     round_name,
     share,
@@ -37,13 +39,14 @@ def pairs(arms: Sequence[Arm]) -> Panel:
                     for copies in (arm.top, 0)
                 )
                 panel.heats.append(_heat(arm, knowledge, max(rounds), found, twins))
+    panel.folded.extend(over_rounds(arms))
     head = ["run", "round", "knowledge", "written", "came out", "attacker", "victim", "notes"]
     rows_ = [
         [
             *(
                 arm.name,
                 round_name(row["round"]),
-                KNOWLEDGE[row["knowledge"]],
+                known(row["knowledge"]),
                 level(row["copies"]),
             ),
             *(ATTACKS[row["attack"]], row["attacker"], row["victim"], full(row)),
@@ -84,7 +87,7 @@ def _heat(
 
     clients = arm.summary["clients"]
     attackers = [c for c in clients if any(attacker == c for attacker, _ in found)]
-    caption = f"{arm.name}, {KNOWLEDGE[knowledge]}: notes written {level(arm.top)} that gave back"
+    caption = f"{arm.name}, {known(knowledge)}: notes written {level(arm.top)} that gave back"
     return Heat(
         f"{caption} PHI, after round {round_}",
         clients,

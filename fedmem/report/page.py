@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from fedmem.errors import DataError
 from fedmem.metrics.summary import read_config, read_json, read_table, summarise
-from fedmem.report import heat, panels, phi, svg, view
+from fedmem.report import attacks, clients, heat, panels, phi, svg, tail, view
 from fedmem.report.protection import protection
 from fedmem.report.utility import compare, utility
 from fedmem.report.view import Arm, Table
@@ -91,12 +91,18 @@ def render(arms: Sequence[Arm]) -> str:
         glance=phi.glance,
         swatch=svg.swatch,
         level=view.level,
+        verdicts=[(arm, clients.verdicts(arm)) for arm in arms],
         sections=[
+            *(("clients", "Client by client", clients.by_client(arms)),),
             *(("rounds", "Leakage, round by round", panels.by_round(arms)),),
             *(("pairs", "Who could read whom", heat.pairs(arms)),),
             *(("copies", "How often a note was written", panels.by_level(arms)),),
             *(("prompts", "How much of the note was given", panels.by_prefix(arms)),),
             *(("phi", "Which kinds of PHI", phi.categories(arms)),),
+            *(("price", "At what price", clients.price(arms)),),
+            *(("attacks", "Attack against attack", attacks.against(arms)),),
+            *(("tail", "The worst case", tail.tails(arms)),),
+            *(("audit", "Accounted, and shown by the audit", attacks.audited(arms)),),
             *(("utility", "What the model learned", utility(arms)),),
         ],
         said=said,

@@ -8,13 +8,13 @@ from typing import Any
 from fedmem.report import svg
 from fedmem.report.view import (
     ATTACKS,
-    KNOWLEDGE,
     Arm,
     Figure,
     Panel,
     Table,
     clear,
     full,
+    known,
     level,
     number,
     rate,
@@ -79,7 +79,7 @@ def by_round(arms: Sequence[Arm]) -> Panel:
     panel.figures.extend([loss] if loss else [])
     rows = [
         [
-            *(arm.name, round_name(row["round"]), KNOWLEDGE[row["knowledge"]], who(row), level(c)),
+            *(arm.name, round_name(row["round"]), known(row["knowledge"]), who(row), level(c)),
             *(ATTACKS[row["attack"]], *_figures(row)),
         ]
         for arm in arms

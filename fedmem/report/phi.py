@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmem.metrics.headline import interval, percent
 from fedmem.report import svg
-from fedmem.report.view import KNOWLEDGE, Arm, Figure, Panel, Table, full, level, share, who
+from fedmem.report.view import Arm, Figure, Panel, Table, full, known, level, share, who
 
 
 def categories(arms: Sequence[Arm]) -> Panel:
@@ -20,7 +20,7 @@ def categories(arms: Sequence[Arm]) -> Panel:
         bars = [(row["category"], _bars(arm, row)) for row in rows]
         if bars:
             groups.append((arm, bars))
-    top = svg.rate_top([b.high for _, found in groups for _, bars in found for b in bars])
+    top = svg.rate_top([b.high or 0 for _, found in groups for _, bars in found for b in bars])
     for arm, bars in groups:
         said = f"PHI values of notes written {level(arm.top)}, by category"
         figures = ", ".join(f"{name} {found[0].text}" for name, found in bars)
@@ -30,7 +30,7 @@ def categories(arms: Sequence[Arm]) -> Panel:
     for table, by in (("phi_categories", "category"), ("phi_types", "type")):
         rows_ = [
             [
-                *(arm.name, KNOWLEDGE[row["knowledge"]], who(row), level(row["copies"]), row[by]),
+                *(arm.name, known(row["knowledge"]), who(row), level(row["copies"]), row[by]),
                 *(full(row), full(row["twins"]), full(row["base"])),
             ]
             for arm in arms

@@ -49,13 +49,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a group. role as in Series; "base" draws a marker in place of the bar."""
+    """One bar of a group. role as in Series; "base" draws a marker in place of the bar.
+
+    low, high: None where there is no interval.
+    """
 
     name: str
     look: int
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     text: str
     role: Role = "main"
 
@@ -207,45 +210,97 @@ def _line(
     return "".join(parts)
 
 
-def bar_chart(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], top: float = 1.0) -> Markup:
-    """Horizontal bars with intervals, grouped under labels; each bar's text stands at its right."""
-    label, right, row, gap = 84, 58, 12, 10
+def bar_chart(
+    title: str,
+    groups: Sequence[tuple[str, Sequence[Bar]]],
+    top: float = 1.0,
+    tick: Callable[[float], str] = percent,
+    label: int = 84,
+) -> Markup:
+    """Horizontal bars with intervals, grouped under labels; each bar's text stands at its right.
+
+    `label`: room for the labels.
+    """
+    return _rows(title, groups, (0.0, top), tick, label, dots=False)
+
+
+def dot_chart(
+    title: str,
+    groups: Sequence[tuple[str, Sequence[Bar]]],
+    bounds: tuple[float, float],
+    tick: Callable[[float], str] = plain,
+    label: int = 96,
+    chance: float | None = None,
+) -> Markup:
+    """As `bar_chart`, with a marker for each figure, for scales on which 0 means nothing.
+
+    `chance`: where a dashed line stands.
+    """
+    return _rows(title, groups, bounds, tick, label, dots=True, chance=chance)
+
+
+def _rows(
+    title: str,
+    groups: Sequence[tuple[str, Sequence[Bar]]],
+    bounds: tuple[float, float],
+    tick: Callable[[float], str],
+    label: int,
+    dots: bool,
+    chance: float | None = None,
+) -> Markup:
+    right, row, gap = 58, 12, 10
     width = WIDTH - label - right
     height = 22 + sum(row * len(bars) + gap for _, bars in groups) + 4
+    low, high = bounds
 
     def x(value: float) -> float:
-        return label + min(max(value, 0.0), top) / top * width
+        return label + (min(max(value, low), high) - low) / (high - low) * width
 
     body = []
-    for i, value in enumerate(ticks(0, top)):
+    for i, value in enumerate(ticks(low, high)):
         at, css = x(value), "grid zero" if i == 0 else "grid"
         body.append(
             f'<line class="{css}" x1="{at:.1f}" x2="{at:.1f}" y1="18" y2="{height - 4:.0f}"/>'
         )
-        body.append(_text(at, 12, percent(value), "soft"))
+        body.append(_text(at, 12, tick(value), "soft"))
+    if chance is not None:
+        ends = f'x1="{x(chance):.1f}" x2="{x(chance):.1f}" y1="18" y2="{height - 4:.0f}"'
+        body.append(f'<line class="line chance" {ends}/>')
     y = 22.0 + gap / 2
     for name, bars in groups:
         middle = y + row * len(bars) / 2 + 3.5
         body.append(f'<text class="end" x="{label - 8}" y="{middle:.1f}">{escape(name)}</text>')
         for bar in bars:
-            body.append(_bar(bar, x, y + row / 2, WIDTH - right + 8, f"{name}, {bar.name}"))
+            said = f"{name}, {bar.name}"
+            body.append(_bar(bar, x, y + row / 2, WIDTH - right + 8, said, low, dots))
             y += row
         y += gap
     return _frame(title, height, body)
 
 
-def _bar(bar: Bar, x: Callable[[float], float], y: float, text_at: float, said: str) -> str:
+def _bar(
+    bar: Bar,
+    x: Callable[[float], float],
+    y: float,
+    text_at: float,
+    said: str,
+    start: float,
+    dots: bool,
+) -> str:
     css = f"c{bar.look % MARKERS}"
-    zero, end = x(0), x(bar.value)
+    zero, end = x(start), x(bar.value)
     shape = (
-        marker(3, end, y).replace("c3", "base")
-        if bar.role == "base"
-        else f'<rect class="bar {css} {bar.role}" x="{zero:.1f}" y="{y - 4:.1f}" '
+        f'<rect class="bar {css} {bar.role}" x="{zero:.1f}" y="{y - 4:.1f}" '
         f'width="{max(end - zero, 0.6):.1f}" height="8"/>'
     )
-    low, high = x(bar.low), x(bar.high)
-    path = f"M{low:.1f} {y - 2:.1f}v4M{low:.1f} {y:.1f}H{high:.1f}M{high:.1f} {y - 2:.1f}v4"
-    kind = "base" if bar.role == "base" else css
-    whisker = f'<path class="error {kind}" d="{path}"/>'
+    if bar.role == "base":
+        shape = marker(3, end, y).replace("c3", "base")
+    elif dots:
+        shape = marker(bar.look, end, y)
+    kind, whisker = "base" if bar.role == "base" else css, ""
+    if bar.low is not None and bar.high is not None:
+        low, high = x(bar.low), x(bar.high)
+        path = f"M{low:.1f} {y - 2:.1f}v4M{low:.1f} {y:.1f}H{high:.1f}M{high:.1f} {y - 2:.1f}v4"
+        whisker = f'<path class="error {kind}" d="{path}"/>'
     note = f'<text class="soft small" x="{text_at:.1f}" y="{y + 3:.1f}">{escape(bar.text)}</text>'
     return f"<g><title>{escape(said)}: {escape(bar.text)}</title>{shape}{whisker}{note}</g>"

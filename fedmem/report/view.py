@@ -25,7 +25,8 @@ class Arm:
 
     def rows(self, table: str, **same: Any) -> list[dict[str, Any]]:
         """The rows of one of the summary's tables in which all of `same` holds."""
-        return [row for row in self.summary[table] if all(row[key] == v for key, v in same.items())]
+        rows = self.summary.get(table, [])
+        return [row for row in rows if all(row.get(key) == v for key, v in same.items())]
 
     def one(self, table: str, **same: Any) -> dict[str, Any] | None:
         """The first such row."""
@@ -57,23 +58,37 @@ class Figure:
 
 @dataclass(frozen=True)
 class Heat:
-    """Attacker (row) x victim (column): cells hold (text, interval, twins or "", shade 0 to 5)."""
+    """Attacker (row) x victim (column): cells hold (text, interval, twins or "", shade 0 to 5).
+
+    corner: what rows and columns are.
+    """
 
     caption: str
     victims: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[str, str, str, int] | None]]]
+    corner: str = "attacker ↓ victim →"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A section's plots or heat tables, and their numbers as tables."""
+    """A section's plots or heat tables, and their numbers as tables; `folded` heats open on demand.
+
+    said: sentences before the plots.
+    """
 
     figures: list[Figure] = field(default_factory=list)
     heats: list[Heat] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    folded: list[Heat] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
 
-KNOWLEDGE = {"true_prefix": "true text granted", "own_prefix": "own beginnings only"}
+KNOWLEDGE = {
+    "true_prefix": "true text granted",
+    "own_prefix": "own beginnings only",
+    "template": "the notes' form only",
+    "none": "nothing known",
+}
 ATTACKS = {
     "phi": "PHI value",
     "window": "long run",
@@ -85,6 +100,11 @@ ATTACKS = {
 def level(copies: int) -> str:
     """As in "10x", or "twins"."""
     return f"{copies}×" if copies else "twins"
+
+
+def known(knowledge: str) -> str:
+    """A knowledge in words."""
+    return KNOWLEDGE.get(knowledge, knowledge)
 
 
 def share(row: dict[str, Any] | None) -> str:

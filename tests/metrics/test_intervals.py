@@ -14,6 +14,7 @@ from fedmem.metrics.intervals import (
     cluster_share,
     newcombe,
     paired_share,
+    student_mean,
     wilson,
 )
 
@@ -139,3 +140,18 @@ def test_paired_share_holds_the_truth_as_often_as_it_says(gain, loss, n):
         for g, lost, _ in draws
     ]
     assert np.mean(held) > 0.94
+
+
+def test_a_mean_of_few_notes_by_students_t():
+    stats = pytest.importorskip("scipy.stats")
+    values = [0.3, -0.1, 0.8, 0.4]
+    for level in (0.9, 0.95):
+        found = student_mean(values, level)
+        low, high = stats.t.interval(level, 3, np.mean(values), stats.sem(values))
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
+    for n in (2, 3, 4, 11, 100):  # even and odd degrees of freedom
+        found = student_mean([0.0, 1.0] * (n // 2) + [0.5] * (n % 2))
+        spread = stats.sem([0.0, 1.0] * (n // 2) + [0.5] * (n % 2))
+        assert found.high - found.point == pytest.approx(stats.t.ppf(0.975, n - 1) * spread)
+    with pytest.raises(ValueError, match="two values"):
+        student_mean([1.0])
