@@ -133,7 +133,8 @@ def noise_multiplier(target_epsilon: float, delta: float, sample_rate: float, st
         if high > 1e4:
             raise ValueError(
                 f"target epsilon {target_epsilon:g}: no noise up to 10,000 reaches it in {steps} "
-                f"steps of sample rate {sample_rate:.3g} at delta {delta:g}"
+                f"steps of sample rate {sample_rate:.3g} at delta {delta:g}; raise one of both, or "
+                "train fewer rounds"
             )
     low = high / 2
     while low > 1e-3 and reached(low):
@@ -141,7 +142,7 @@ def noise_multiplier(target_epsilon: float, delta: float, sample_rate: float, st
     while high / low > 1 + 5e-4:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if reached(middle) else (middle, high)
-    nudge = 1e-4
+    nudge = 5e-4
     while epsilon([Step(high, sample_rate, steps)], delta).pld > target_epsilon:
         high, nudge = high * (1 + nudge), nudge * 2
     return high

@@ -52,7 +52,7 @@ def run_rounds(
                 messages = strategy.configure_train(number, arrays, settings, grid)
                 replies = _exchange(grid, messages, "train", seconds)
                 mean, _ = strategy.aggregate_train(number, replies)
-                arrays = arrays if mean is None else mean  # local: nothing is averaged
+                arrays = arrays if mean is None else mean  # local, or nobody took part
             seconds["attack"] = strategy.watching
             seconds["aggregate"] = perf_counter() - began - seconds["train"] - strategy.watching
 

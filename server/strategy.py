@@ -47,16 +47,23 @@ SAMPLING = 0x5A3B1E  # keeps this stream of random numbers apart from others of 
 
 
 def sample(
-    clients: int, per_round: int, seed: int, round_: int, poisson: bool = False
+    clients: int,
+    per_round: int,
+    seed: int,
+    round_: int,
+    poisson: bool = False,
+    secret: bool = False,
 ) -> list[int]:
     """Return the partition ids of a round's participants, sorted; a function of its arguments.
 
-    Poisson: `per_round` is how many take part on average; it can be nobody.
+    Poisson: `per_round` is how many take part on average; it can be nobody. Secret: by the
+    system's entropy, for clients know the seed, and amplification needs who takes part unknown.
     """
     if per_round >= clients:
         return list(range(clients))
     rng = np.random.default_rng([SAMPLING, seed, round_])
     if poisson:  # each by a coin of its own, so that client-level DP may count on it
+        rng = np.random.default_rng() if secret else rng
         return [int(i) for i in np.flatnonzero(rng.random(clients) < per_round / clients)]
     return sorted(int(i) for i in rng.choice(clients, per_round, replace=False))
 
@@ -128,7 +135,8 @@ class Federated(Strategy):
         """Choose the participants of the round (0: everybody gets the untouched base)."""
         per_round = self.per_round if round_ else len(self.clients)
         poisson = self.config.rounds.client_sampling == "poisson"
-        self._chosen = sample(len(self.clients), per_round, self.seed, round_, poisson)
+        secret = self.config.engine.kind == "deployment"
+        self._chosen = sample(len(self.clients), per_round, self.seed, round_, poisson, secret)
         for name in self.train_metrics:
             self.trained.setdefault(name, []).append(round_ - 1)
         self.train_metrics, self.scores, self.told, self.watched = {}, [], [], []
@@ -177,6 +185,8 @@ class Federated(Strategy):
                 began, seen = perf_counter(), to_arrays(self._sent)
                 self.watched += self.watch(name, server_round, seen, update)
                 self.watching += perf_counter() - began
+        if not self._chosen and self.denominator is None:  # Poisson drew nobody
+            return None, self._total()
         sends_updates = self.config.sends_updates
         before = to_arrays(self._sent) if self.products or sends_updates else {}
         after = joined.result(before)

@@ -67,6 +67,13 @@ class Training(Section):
     )
     dp: DPSGD | None = None
 
+    @field_validator("neftune", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("neftune is a number, such as 5, or null")
+        return value
+
 
 class Aggregation(Section):
     """How the server joins the updates.
@@ -107,7 +114,7 @@ class Attack(Section):
     queries: int = Field(64, ge=1, description="template, none: texts a client draws a round")
     drawing: Drawing = Drawing()
     candidates: int = Field(
-        20, ge=0, le=100_000, description="values that a true one is ranked among; 0: no ranking"
+        10, ge=0, le=100_000, description="values that a true one is ranked among; 0: no ranking"
     )
     candidates_at: Literal["ends", "all"] = Field(
         "ends", description="ends: at the untouched base and the last round, for the price"

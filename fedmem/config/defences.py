@@ -56,8 +56,9 @@ class ClientDP(Section):
     """Differential privacy with a client as the unit: whether a hospital took part at all.
 
     `central`: clients clip to `norm`, the server adds the noise. `distributed`: each client adds
-    its part, and secure aggregation lets the server see the sum alone; `honest` clients at least
-    must survive a round and not collude. Give `noise_multiplier` or `target_epsilon`.
+    its part, and secure aggregation lets the server see the sum alone; `honest` clients at least,
+    beside those that may collude (one, or secure aggregation's `corrupted`), must survive a round.
+    Give `noise_multiplier` or `target_epsilon`.
     """
 
     kind: Literal["client_dp"] = "client_dp"
@@ -65,7 +66,7 @@ class ClientDP(Section):
     norm: Norm = 0.1
     noise_multiplier: float | None = Field(None, gt=0, le=1e4)
     target_epsilon: float | None = Field(None, gt=0, le=1e4)
-    delta: float = Field(1e-5, gt=0, lt=1)
+    delta: float = Field(1e-5, gt=0, lt=0.1)
     honest: int | None = Field(None, ge=2, description="distributed: honest survivors at least")
 
     @model_validator(mode="after")
@@ -73,7 +74,9 @@ class ClientDP(Section):
         if (self.noise_multiplier is None) == (self.target_epsilon is None):
             raise ValueError("give noise_multiplier or target_epsilon, one of them")
         if (self.mode == "distributed") != (self.honest is not None):
-            raise ValueError("honest goes with mode=distributed: how many clients' noise counts")
+            raise ValueError(
+                "mode=distributed and honest go together: honest is how many clients' noise counts"
+            )
         return self
 
 
@@ -136,6 +139,15 @@ def problem_with(defences: list[Defence], config: Config) -> str | None:
     if dp.honest is not None:
         if not config.aggregation.secure.enabled:
             return "client_dp distributed needs aggregation.secure.enabled=true, to hide each part"
-        if dp.honest > (clients if chosen == "all" else chosen):
-            return f"client_dp counts on {dp.honest} honest clients of {chosen}"
+        if config.aggregation.secure.metrics != "withheld":
+            return (
+                "client_dp distributed needs aggregation.secure.metrics=withheld: sums of losses "
+                "and norms have no noise"
+            )
+        count = clients if chosen == "all" else chosen
+        if dp.honest >= count:
+            return (
+                f"client_dp: honest is {dp.honest} of {count} clients a round; a curious one knows "
+                f"its own noise, so take {count - 1} at most"
+            )
     return None

@@ -28,7 +28,7 @@ class DPSGD(Section):
     max_grad_norm: float = Field(1.0, gt=0, le=1e6)
     noise_multiplier: float | None = Field(None, gt=0, le=1e4)
     target_epsilon: float | None = Field(None, gt=0, le=1000)
-    delta: float = Field(1e-5, gt=0, lt=1)
+    delta: float = Field(1e-5, gt=0, lt=0.1)
     unit: Literal["record", "patient", "example"] = "record"
     physical_batch_size: int | None = Field(
         None, ge=1, description="null: training.batch_size; changes memory and rounding alone"

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from fedmem.config.defences import GaussianNoise
 from fedmem.config.section import Section
-from fedmem.secagg.graph import Plan, plan
+from fedmem.secagg.graph import Plan, plan, share_of
 
 if TYPE_CHECKING:
     from fedmem.config import Config
+
+
+TAIL = 7.0  # standard deviations that a Gaussian number hardly ever exceeds: 3e-12
 
 
 class Secure(Section):
@@ -44,7 +48,7 @@ class Secure(Section):
 def clients_a_round(config: Config) -> int:
     """How many clients a round begins with."""
     chosen = config.rounds.clients_per_round
-    return len(config.data.clients) if chosen == "all" else chosen
+    return len(config.present) if chosen == "all" else chosen
 
 
 def plan_of(config: Config, clients: int) -> Plan:
@@ -54,16 +58,26 @@ def plan_of(config: Config, clients: int) -> Plan:
     """
     found = config.aggregation.secure.plan(clients)
     dp = config.client_dp
-    least = dp.honest if dp and dp.honest else 0
-    if least > clients:
-        raise ValueError(f"{clients} clients a round, and client_dp counts on {least} honest ones")
+    least = 0
+    if dp and dp.honest:
+        # a client takes its own noise off, and so do all that collude
+        curious = max(1, share_of(config.aggregation.secure.corrupted, clients))
+        least = dp.honest + curious
+        if least > clients:
+            raise ValueError(
+                f"{clients} clients a round, and client_dp counts on {dp.honest} honest ones "
+                f"beside {curious} that may collude (corrupted)"
+            )
     return replace(found, survivors=max(found.survivors, least))
 
 
 def problem_with(config: Config) -> str | None:
     """What makes secure aggregation unfit for the rest of the config, or None."""
-    if not config.aggregation.secure.enabled:
-        return None
+    secure = config.aggregation.secure
+    if not secure.enabled:
+        given = sorted(secure.model_fields_set - {"enabled"})
+        changed = [k for k in given if getattr(secure, k) != Secure.model_fields[k].default]
+        return f"{changed[0]}: without enabled=true it does nothing" if changed else None
     if config.rounds.topology != "federated":
         return f"needs updates to sum, and rounds.topology is {config.rounds.topology}"
     if config.rounds.client_sampling == "poisson":
@@ -77,4 +91,16 @@ def problem_with(config: Config) -> str | None:
         plan_of(config, clients_a_round(config))
     except ValueError as error:
         return str(error)
+    clients_add = [
+        d for d in config.defences if isinstance(d, GaussianNoise) and d.at != "aggregate"
+    ]
+    reach = [TAIL * d.sigma for d in clients_add]
+    dp = config.client_dp
+    if dp and dp.honest and dp.noise_multiplier:
+        reach.append(dp.norm * (1 + TAIL * dp.noise_multiplier / dp.honest**0.5))
+    if reach and max(reach) > secure.range:
+        return (
+            f"range: {secure.range:g}, and noise that the clients add goes beyond it; "
+            f"take {1.1 * max(reach):.2g} or more"
+        )
     return None

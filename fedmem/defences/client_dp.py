@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fedmem.accounting import Epsilon, Step, epsilon, noise_multiplier
-from fedmem.claims import Claim, History
+from fedmem.claims import NO_DP, Claim, History
 from fedmem.config import Config
 from fedmem.config import defences as cfg
 from fedmem.defences.turn import Turn, l2, numbers, within
@@ -36,8 +36,9 @@ def plan(settings: cfg.ClientDP, config: Config) -> tuple[Step, float]:
 class ClientDP:
     """DP-FedAvg (McMahan et al. 2018), with a fixed denominator.
 
-    Releases sum clip(update_i, C) / n_bar + N(0, (z C / n_bar)^2). Distributed: every client adds
-    N(0, (z C)^2 / honest), so that the sum over `honest` or more has at least the noise of z.
+    Releases sum clip(update_i, C) / n_bar + N(0, (z C / n_bar)^2). Distributed: every client
+    adds N(0, (z C)^2 / honest), and a round needs `honest` survivors beside those that may collude: a
+    curious client takes its own part of the noise off, and what is left has at least the noise of z.
     """
 
     side: tuple[str, ...] = ()
@@ -63,7 +64,8 @@ class ClientDP:
         turn.figures |= {"noise_multiplier": self.z, "sigma": sigma}
         if honest is not None:
             return mean
-        turn.figures["snr"] = l2(mean) / (sigma * math.sqrt(numbers(mean)))
+        # of the bound, not of this round's update: that would give its norm away without noise
+        turn.figures["snr_at_most"] = self.settings.norm / (sigma * math.sqrt(numbers(mean)))
         return turn.noise(mean, sigma)
 
     def spent(self, rounds: int) -> Epsilon:
@@ -82,15 +84,21 @@ class ClientDP:
         if central:
             trust = "the server, to add the noise and keep the clients' updates to itself; "
             trust += "every client, to clip"
+            if self.step.sample_rate < 1:
+                trust += "; nobody tells who took part in a round (this run's files do)"
             protects = "each client from the other clients and from whoever gets the models"
         else:
-            trust = f"{s.honest} clients a round at least, to add their noise and not to collude; "
+            trust = f"{s.honest} clients a round at least beside the curious one, to add their "
+            trust += "noise and not to collude; "
             trust += "secure aggregation"
             protects = "each client from server, other clients and whoever gets the models"
             notes.append("accounted as a continuous Gaussian, over a sum that is quantised")
             notes.append("no amplification by sampling: the server sees who takes part")
-        if s.delta >= 1 / len(history.clients):
-            notes.append(f"delta {s.delta:g} is not below 1 / {len(history.clients)} clients")
+        good = s.delta < 1 / len(history.clients)
+        if not good:
+            notes.append(
+                f"nothing: delta {s.delta:g} is not below 1 / {len(history.clients)} clients"
+            )
         rate = self.step.sample_rate
         return Claim(
             what=f"client-level DP, {s.mode}",
@@ -98,9 +106,9 @@ class ClientDP:
             + ("added by the server" if central else f"a part from each of {s.honest} or more"),
             protects=protects,
             trust=trust,
-            guarantee="differential privacy of a client",
-            epsilon=spent.pld,
-            epsilon_rdp=spent.rdp,
+            guarantee="differential privacy of a client" if good else NO_DP,
+            epsilon=spent.pld if good else None,
+            epsilon_rdp=spent.rdp if good else None,
             delta=s.delta,
             unit="client",
             adjacency="a client's update, or none in its place",

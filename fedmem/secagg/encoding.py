@@ -63,7 +63,7 @@ class Encoding:
             if largest > self.range:
                 raise ValueError(
                     f"array {name} holds {largest:.3g}, beyond aggregation.secure.range="
-                    f"{self.range:g}; raise it, lower training.lr, or put a clip into defences"
+                    f"{self.range:g}; raise it, or where no noise was added lower training.lr"
                 )
             steps = np.rint(array.astype(np.float64).ravel() * (weight * self.unit))
             words[at : at + array.size] = steps.astype(np.int32).view(np.uint32)

@@ -19,6 +19,7 @@ UNITS = {
     "example": "training example; a record written k times is k of them",
 }
 FEW = 10  # compositions, about a second each
+POOLED = "whoever trains, with all clients' records in one place"
 TRUST = (
     "each client trusts itself alone: it holds against the server, the other clients and whoever "
     "gets the models"
@@ -36,17 +37,19 @@ def ledgers(config: Config, history: History) -> dict[str, list[Step]]:
 
     Raises DataError where a round of a client is not accounted: then no epsilon holds.
     """
+    dp = config.training.dp
+    assert dp is not None
     found: dict[str, list[Step]] = {}
     for number, (names, told) in enumerate(
         zip(history.participants, history.train, strict=True), start=1
     ):
         for name in names:
-            z, q, steps, *_ = _figures(told.get(name, {}), f"round {number}, client {name}")
+            z, q, steps, *_ = _figures(told.get(name, {}), f"round {number}, client {name}", dp)
             found.setdefault(name, []).append(Step(z, q, int(steps)))
     return found
 
 
-def _figures(told: Mapping[str, float], where: str) -> tuple[float, ...]:
+def _figures(told: Mapping[str, float], where: str, dp: DPSGD) -> tuple[float, ...]:
     try:
         figures = tuple(float(told[key]) for key in KEYS)
     except (KeyError, TypeError, ValueError):
@@ -61,6 +64,12 @@ def _figures(told: Mapping[str, float], where: str) -> tuple[float, ...]:
         raise DataError(
             f"metrics.jsonl: {where}: accountant state lost: its figures of DP-SGD make no sense; "
             "start anew without --resume"
+        )
+    fixed = dp.noise_multiplier
+    if fixed is not None and not math.isclose(z, fixed):
+        raise DataError(
+            f"metrics.jsonl: {where}: accountant state changed: noise multiplier {z:g}, and the "
+            f"config's is {fixed:g}; no epsilon holds any more"
         )
     return figures
 
@@ -82,14 +91,25 @@ def claim(config: Config, history: History) -> Claim:
         figures, found, delta, sampling = of(config, dp, history, notes)
     except DataError as error:
         figures, found, delta, sampling, notes = {}, None, dp.delta, "Poisson", [str(error)]
-    good = found is not None and math.isfinite(found.pld) and delta < 1
+    units = history.mean("dp_units")
+    small = delta < 1 if units is None else delta < 1 / units
+    good = found is not None and math.isfinite(found.pld) and small
+    pooled = config.rounds.topology == "centralized"
+    if config.aggregation.weights == "examples" and not pooled:
+        notes.append("clients weigh by their exact number of examples, which counts as public")
     return Claim(
         what="DP-SGD",
         where=f"training: each {dp.unit}'s gradient clipped to {dp.max_grad_norm:g}, Gaussian "
-        "noise on their sum, at every client",
-        protects=f"each {dp.unit} of every client from everybody else" if good else "nothing sure",
-        trust=TRUST,
-        guarantee=f"differential privacy of a {dp.unit}" if good else NO_DP,
+        f"noise on their sum, {'in the one place that trains' if pooled else 'at every client'}",
+        protects="nothing sure"
+        if not good
+        else f"each {dp.unit} from whoever gets the models"
+        if pooled
+        else f"each {dp.unit} of every client from everybody else",
+        trust=POOLED if pooled else TRUST,
+        guarantee=f"differential privacy of {'an' if dp.unit == 'example' else 'a'} {dp.unit}"
+        if good
+        else NO_DP,
         epsilon=found.pld if found and good else None,
         epsilon_rdp=found.rdp if found and good and math.isfinite(found.rdp) else None,
         delta=delta if good else None,
@@ -160,6 +180,8 @@ def _by_target(config: Config, dp: DPSGD, history: History, notes: list[str]) ->
         target, delta = clients * target, clients * delta
     if dp.unit == "example":
         notes.insert(0, "a record written several times is not covered at this epsilon")
+    if config.engine.kind == "deployment":
+        notes.append("that no other client holds the same is taken on trust, but for canaries")
     return figures, Epsilon(target, math.inf), delta, "Poisson, each client's own rate"
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from toys import Rounds, kept, toy_config
 
 from fedmem.accounting import Step, epsilon
-from fedmem.claims import History
+from fedmem.claims import NO_DP, History
 from fedmem.config import Config
 from fedmem.defences import Chain
 from fedmem.defences.client_dp import ClientDP
@@ -25,7 +25,8 @@ def config(
     clients: int = 4, rounds: dict | None = None, secure: bool = False, **settings
 ) -> Config:
     defence = {"kind": "client_dp", "norm": 0.5, "noise_multiplier": 1.0, **settings}
-    aggregation = {**UNIFORM, "secure": {"enabled": secure}} if secure else UNIFORM
+    hidden = {"enabled": True, "range": 100.0, "metrics": "withheld"}
+    aggregation = {**UNIFORM, "secure": hidden} if secure else UNIFORM
     rounds = rounds or {"count": 3}
     return toy_config(clients, defences=[defence], aggregation=aggregation, rounds=rounds)
 
@@ -154,6 +155,58 @@ def test_defences_that_do_not_go_with_it_are_refused(others: list, why: str) -> 
         toy_config(4, defences=[defence, *others], aggregation=UNIFORM)
 
 
+def test_a_clients_own_noise_does_not_count_against_itself() -> None:
+    hidden = {"enabled": True, "range": 100.0, "metrics": "withheld"}
+    dp = {"kind": "client_dp", "norm": 0.5, "noise_multiplier": 1.0, "mode": "distributed"}
+    sections = {"aggregation": {**UNIFORM, "secure": hidden}}
+    with pytest.raises(ValidationError, match="take 3 at most"):
+        toy_config(4, defences=[{**dp, "honest": 4}], **sections)
+    with pytest.raises(ValidationError, match="3 that may collude"):
+        toy_config(10, defences=[{**dp, "honest": 8}], **sections)
+    # the others' part alone, as the curious one of 4 sees it, is N(0, (z C)^2)
+    chain = Chain(toy_config(4, defences=[{**dp, "honest": 3}], **sections))
+    zero = {"w": np.zeros(SHAPE, np.float32)}
+    others = sum(chain.at_client(f"c{i}", 1, zero, zero, {})[0]["w"] for i in range(1, 4))
+    assert stats.kstest(others.ravel() / 0.5, "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("secure", "why"),
+    [
+        ({"range": 100.0}, "withheld"),
+        ({"metrics": "withheld", "range": 1.0}, "range: 1"),
+    ],
+)
+def test_distributed_leaves_no_figure_open_and_has_room_for_its_noise(secure, why) -> None:
+    dp = {"kind": "client_dp", "norm": 0.5, "noise_multiplier": 3.0, "mode": "distributed"}
+    aggregation = {**UNIFORM, "secure": {"enabled": True, **secure}}
+    with pytest.raises(ValidationError, match=why):
+        toy_config(5, defences=[{**dp, "honest": 3}], aggregation=aggregation)
+
+
+def test_in_deployment_the_draw_is_not_the_seeds() -> None:
+    draws = [
+        [sample(100, 50, 0, 1, poisson=True, secret=s) for _ in range(2)] for s in (False, True)
+    ]
+    assert draws[0][0] == draws[0][1] and draws[1][0] != draws[1][1] and draws[1][0] != draws[0][0]
+
+
+def test_no_figure_tells_the_norm_before_the_noise() -> None:
+    chain = Chain(config())
+    zero = {"w": np.zeros(SHAPE, np.float32)}
+    told = [
+        chain.at_server(1, 4, zero, {"w": zero["w"] + x}, {}, lambda n: zero["w"])[2]
+        for x in (0, 1)
+    ]
+    assert told[0] == told[1]
+
+
+def test_a_delta_that_one_client_in_all_may_pay_is_no_guarantee() -> None:
+    c = config(12, delta=0.09)
+    claim = part(c).claim(history(c))
+    assert claim.epsilon is None and claim.guarantee == NO_DP and "1 / 12" in claim.notes[-1]
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
@@ -161,7 +214,7 @@ def test_defences_that_do_not_go_with_it_are_refused(others: list, why: str) -> 
         ({"noise_multiplier": 1, "target_epsilon": 1}, "one of them"),
         ({}, "one of them"),
         ({"target_epsilon": -1}, "target_epsilon"),
-        ({"noise_multiplier": 1, "delta": 1.0}, "delta"),
+        ({"noise_multiplier": 1, "delta": 0.1}, "delta"),
         ({"noise_multiplier": 1, "delta": 0}, "delta"),
         ({"noise_multiplier": 1, "norm": 0}, "norm"),
         ({"noise_multiplier": 1, "mode": "distributed"}, "honest"),

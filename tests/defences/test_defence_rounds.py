@@ -80,3 +80,13 @@ def test_topology_local_refuses_defences() -> None:
 def test_an_unknown_defence_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="magic"):
         toy_config(defences=[{"kind": "magic"}])
+
+
+def test_a_round_that_poisson_leaves_empty_changes_nothing() -> None:
+    rounds = {"count": 8, "clients_per_round": 1, "client_sampling": "poisson"}
+    for defences in ([], [{"kind": "adaptive_clip"}]):
+        told = run(rounds=rounds, defences=defences)
+        empty = [i for i, names in enumerate(told.participants) if not names]
+        assert empty
+        for i in empty:
+            assert all(not change(told, i)[name].any() for name in NAMES)

@@ -130,3 +130,15 @@ def test_under_secure_aggregation_the_target_is_claimed_and_no_more() -> None:
 def test_in_deployment_disjoint_records_are_taken_on_trust() -> None:
     found = claim(config(engine={"kind": "deployment"}), history({"a": TOLD, "b": TOLD}))
     assert noted(found, "taken on trust") and not noted(found, "the seed")
+
+
+def test_figures_that_are_not_the_configs_leave_no_epsilon() -> None:
+    found = claim(config(), history({"a": TOLD, "b": TOLD | {"dp_noise_multiplier": 10.0}}))
+    assert (found.guarantee, found.epsilon) == (NO_DP, None)
+    assert noted(found, "accountant state changed")
+
+
+def test_a_delta_of_a_unit_in_all_is_no_guarantee() -> None:
+    many = TOLD | {"dp_units": 1e9}
+    found = claim(config(), history({"a": many, "b": many}))
+    assert (found.guarantee, found.epsilon) == (NO_DP, None)
