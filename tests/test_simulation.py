@@ -24,6 +24,7 @@ from fedmem.attacks.rows import SCHEMA
 from fedmem.config import Config
 from fedmem.data.synthetic import notes
 from fedmem.errors import DataError, RunError
+from fedmem.metrics.tokens import read_tokens
 from fedmem.progress import Event, describe
 from fedmem.simulation import run
 
@@ -128,12 +129,35 @@ def test_round_0_is_the_untouched_base(federated: Path) -> None:
     assert utility[0]["nll"] == pytest.approx(math.log(384), abs=0.5)
 
 
+def test_figures_of_single_tokens_are_those_of_the_scores(federated: Path) -> None:
+    found = read_tokens(federated)
+    loss = [row for row in scores(federated) if row["attack"] == "loss"]
+    assert len(found) == len(loss) == 3 * 7
+    for row in loss:
+        one = found[row["round"], row["model"], row["canary"]]
+        assert len(one.ok) == row["tokens"] and int(one.ok.sum()) == row["matched"]
+        assert float(one.logprob.sum()) == pytest.approx(row["logprob"], rel=1e-5)
+        assert one.sampled.shape == (1, row["tokens"])
+        assert ((one.sampled[0] > -np.inf) == (one.rank < 40)).all()
+    rows = json.loads((federated / "summary.json").read_text())["membership"]
+    assert {(row["round"], row["copies"]) for row in rows} == {
+        (round_, copies) for round_ in (0, 1, 2) for copies in (None, 1, 4)
+    }
+    assert {row["twins"] for row in rows if row["attack"] == "loss"} == {3}
+
+
 def test_the_same_seed_gives_the_same_scores_to_the_byte(
     federated: Path, base_folder: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(4321)  # what went before must not matter
     again = run(plan(base_folder, tmp_path)).path
-    for name in ("scores.parquet", "tokens.parquet", "canaries.parquet", "utility.json", "data.json"):
+    for name in (
+        "scores.parquet",
+        "tokens.parquet",
+        "canaries.parquet",
+        "utility.json",
+        "data.json",
+    ):
         assert (again / name).read_bytes() == (federated / name).read_bytes(), name
     for file in sorted((federated / "adapters").rglob("*.safetensors")):
         assert (again / file.relative_to(federated)).read_bytes() == file.read_bytes()

@@ -10,6 +10,7 @@ from fedmem.attacks import (
     neighbourhood,
     own_prefix,
     recall,
+    repurpose,
     sampling,
     templates,
     true_prefix,
@@ -109,6 +110,9 @@ def attack_as(
         if knowledge in config.attack.knowledge:
             granted = grant(config.attack, config.seed)
             rows += grade(guess(view, granted), view, canaries)
+    tuned = config.attack.repurpose
+    if tuned and (tuned.rounds == "all" or view.round == config.rounds.count):
+        rows += repurpose.attack(view, canaries, tuned, config.seed)
     return [{"round": view.round, "model": name, "view": "client", **row} for row in rows]
 
 

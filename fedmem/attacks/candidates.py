@@ -1,8 +1,9 @@
 """PHI inference: the true value among others of its form, each behind the note's true text before.
 
 The auditor makes the lists, once a run. A value of a synthetic identity is ranked among values of
-its slot's word lists that no note holds (of the pool that the bundled base was not made of); any
-other value among those of its type in other notes, twins' first, for those were never trained on.
+its slot's word lists that no canary or twin holds (of the pool that the bundled base was not made
+of; all of them, where they are few enough). Any other value is ranked among those of its type in
+other notes, twins' first, for those were never trained on.
 Ranks and exposures are read off the saved log-probabilities (`metrics.candidates`,
 `metrics.exposure`). Price: each value is read once more for every candidate, the note once.
 """
@@ -25,6 +26,7 @@ from fedmem.data.synthetic.identity import MAX_PATIENTS, SLOTS, SPACES, core, id
 
 TOKENS_A_BATCH = 512  # each looks at all others
 LOGITS_A_BATCH = 2**26  # half a gigabyte of float64
+GIVE = 2  # tokens before a value that may be cut otherwise
 NEAR = 40  # characters around a value that decide how it is cut into tokens, nearly always
 TRIES = 4  # draws for each candidate wanted, before the slot counts as used up
 SAME_SPACE = {"discharged": "admitted"}  # days of the same years
@@ -32,10 +34,11 @@ SAME_SPACE = {"discharged": "admitted"}  # days of the same years
 
 @dataclass(frozen=True)
 class Listed:
-    """Value `target` of a canary, which begins at token `start`, and its candidates.
+    """Value `target` of a canary and its candidates, read behind the note's tokens up to `start`.
 
-    ids: tokens of the true value, then of each candidate, as they stand in the note. space: how
-    many values of this form there are, the true one counted; None where nobody knows.
+    ids: tokens of the true value, then of each candidate, as they stand in the note (from a token
+    or two before it on, where some candidate takes in the space). space: how many values of this
+    form there are; len(ids) where these are all that could be drawn; None where nobody knows.
     """
 
     target: int
@@ -200,21 +203,32 @@ def _listed(
     around = _around(coder, canary, span)
     if around is None:
         return None
-    before, after, head, tail = around
-    made = [canary.ids[span.start : span.end]]
-    while len(made) <= count and (values := list(islice(drawn, count + 1 - len(made)))):
+    before, after, true, first, last = around
+    kept, start, dropped = [true], first, False
+    while len(kept) <= count and (values := list(islice(drawn, count + 1 - len(kept)))):
         for ids in coder.encode_all(before + value + after for value in values):
-            stop = len(ids) - len(tail)
-            # the tokens around it must be the note's own: else it is read behind another text
-            if stop > len(head) and ids[: len(head)] == head and ids[stop:] == tail:
-                made.append(array(ids[len(head) : stop]))
-    return Listed(target, span.start, tuple(made), space) if len(made) > 1 else None
+            same = _alike(ids[:first], true)
+            # the tokens around it must be the note's own, but for one that takes in a space
+            if same >= first - GIVE and ids[len(ids) - last :] == true[len(true) - last :]:
+                kept.append(ids)
+                start = min(start, same)
+            else:
+                dropped = True
+    if len(kept) < 2:
+        return None
+    if space is not None and space <= TRIES * count and not dropped and not [*drawn]:
+        space = len(kept)  # every value of the pool
+    parts = tuple(array(ids[start : len(ids) - last]) for ids in kept)
+    return Listed(target, span.start - first + start, parts, space)
 
 
 def _around(
     coder: Coder, canary: Canary, span: TokenSpan
-) -> tuple[str, str, list[int], list[int]] | None:
-    """The text before and after a value, and its tokens: some words, where they read the same."""
+) -> tuple[str, str, list[int], int, int] | None:
+    """Some text before and after a value, their tokens, and how many stand before and behind it.
+
+    A few words, where they read the same as in the note, and else all of it.
+    """
     at = canary.text.index(span.value, int(canary.offsets[span.start, 0]))
     before, after = canary.text[:at], canary.text[at + len(span.value) :]
     first = max(before.rfind(" ", 0, max(0, at - NEAR)), 0)
@@ -222,11 +236,17 @@ def _around(
     whole = prompts.note_text(before + "\0" + after).split("\0")
     for near, far in ((before[first:], after[: last if last >= 0 else None]), whole):
         ids = coder.encode(near + span.value + far)
-        for k in range(max(0, len(ids) - (span.end - span.start)) + 1):
+        for k in range(len(ids) - (span.end - span.start) + 1):
             start = span.start - k
-            if start >= 0 and canary.ids[start : start + len(ids)].tolist() == ids:
-                return near, far, ids[:k], ids[k + span.end - span.start :]
+            if start >= 1 and canary.ids[start : start + len(ids)].tolist() == ids:
+                return near, far, ids, k, len(ids) - k - (span.end - span.start)
     return None
+
+
+def _alike(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(ids, others, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(ids), len(others)))
 
 
 def _of_slot(slot: str, used: set[str], count: int, rng: random.Random) -> Iterator[str]:

@@ -59,8 +59,8 @@ def grade_values(
         if not outsider(view, canary):
             continue
         for index, span in enumerate(canary.phi):
-            if span.first and not _stands_in(span.value.casefold(), known):
-                found = _stands_in(span.value, said)
+            if span.first and not stands_in(span.value.casefold(), known):
+                found = stands_in(span.value, said)
                 rows.append(
                     {
                         "attacker": view.client,
@@ -79,6 +79,6 @@ def grade_values(
     return rows
 
 
-def _stands_in(value: str, text: str) -> bool:
+def stands_in(value: str, text: str) -> bool:
     """Whether the value is in the text, and not as a part of a longer word or number."""
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None

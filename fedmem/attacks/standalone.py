@@ -29,10 +29,12 @@ from fedmem.data.records import Canary, Note
 from fedmem.data.rows import Cell, Row
 from fedmem.data.windows import window
 from fedmem.errors import ConfigError, DataError
-from fedmem.metrics import membership
+from fedmem.metrics import approximate, discoverable, exposure, membership
+from fedmem.metrics import candidates as inferred
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares
 from fedmem.metrics.outcomes import collect, read_canaries
 from fedmem.metrics.summary import levels
+from fedmem.metrics.targets import targets
 from fedmem.metrics.tokens import TOKENS, tokens_of
 from fedmem.progress import Event, Progress, silent
 from fedmem.rundir import RunDir
@@ -152,6 +154,7 @@ def figures(found: list[Row], tokens: list[Row], plan: Any, trained: Trained) ->
     settings = trained.settings
     canaries = read_canaries(plan)
     scores = collect(rows.table(found), canaries, settings.attack.bleu)
+    secrets = [*targets(rows.table(found), canaries)]
     notes = passes(scores, canaries, {})
     by_token = tokens_of(rows.token_table(tokens, len(settings.attack.sampling)))
     return {
@@ -163,6 +166,12 @@ def figures(found: list[Row], tokens: list[Row], plan: Any, trained: Trained) ->
         "phi_values": value_shares(notes, canaries),
         "phi_categories": value_shares(notes, canaries, "category"),
         "loss": losses(notes, canaries),
+        "approximate": approximate.rows(rows.table(found), canaries, settings.attack),
+        "extraction_np": discoverable.rows(by_token, secrets, canaries, settings.attack),
+        "extraction_np_secrets": discoverable.needed(by_token, secrets, canaries, settings.attack),
+        "inference": inferred.rows(secrets, canaries),
+        "exposure": exposure.rows(secrets, canaries),
+        "exposed_notes": exposure.notes(secrets, canaries),
         "membership": membership.rows(by_token, canaries, settings.attack.membership),
         "ties": audit.ties(found, settings.model.dtype),
     }

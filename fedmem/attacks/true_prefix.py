@@ -79,9 +79,9 @@ def whole_notes(
                 "target": 0,
                 "tokens": len(one.ok),
                 "matched": int(one.ok.sum()),
-                "hit": bool(one.ok.all()),
+                "hit": bool(len(one.ok) and one.ok.all()),
                 "logprob": float(one.logprob.sum()),
-                "margin": float(one.margin.min()),
+                "margin": float(one.margin.min()) if len(one.ok) else None,
                 "longest": one.longest(),
             }
         )

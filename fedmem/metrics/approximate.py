@@ -14,6 +14,7 @@ from fedmem.metrics.leakage import Row, compare, share
 from fedmem.metrics.outcomes import Owned
 
 MEASURES = ("bleu", "edit", "rouge_l")  # of tokens; an edit distance is to be small
+ROUNDING = 1e-6  # scores are float32: 0.1 is a little more
 
 
 def rows(scores: pa.Table, canaries: Mapping[str, Owned], attack: Attack) -> list[Row]:
@@ -33,8 +34,7 @@ def rows(scores: pa.Table, canaries: Mapping[str, Owned], attack: Attack) -> lis
         if row["model"] not in ("global", *owned.owners):
             continue
         for measure in MEASURES:
-            value, least = row[measure], thresholds[measure]
-            hit = value is not None and (value <= least if measure == "edit" else value >= least)
+            hit = _reaches(measure, row[measure], thresholds[measure])
             for prefix in (None, row["target"]):
                 of = near[row["round"], owned.copies, prefix, measure]
                 of[owned.id] = of.get(owned.id, False) or hit
@@ -46,3 +46,11 @@ def rows(scores: pa.Table, canaries: Mapping[str, Owned], attack: Attack) -> lis
         found.append(row | share(sum(near[key].values()), len(near[key])))
     compare(found, ("prefix", "measure"), newcombe)
     return found
+
+
+def _reaches(measure: str, value: float | None, threshold: float) -> bool:
+    if value is None:  # far by every measure
+        return False
+    if measure == "edit":
+        return value <= threshold + ROUNDING
+    return value >= threshold - ROUNDING

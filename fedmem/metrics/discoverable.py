@@ -22,8 +22,8 @@ from fedmem.metrics.targets import Target
 from fedmem.metrics.tokens import TokenTable
 
 KINDS = {"extraction": "window", "phi": "phi"}
-WHOLE = 1e-9  # a quotient so near a whole number is that number: 1/2 at p = 1/2 takes one query
-MOST = 10**6  # secrets that take more queries are not listed one by one
+WHOLE = 1e-6  # a quotient so near a whole number is that number: scores are float32
+MOST = 10_000  # secrets that take more queries are not listed one by one
 
 
 def log_chance(logprob: Sequence[float] | Any) -> float:

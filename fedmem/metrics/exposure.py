@@ -20,7 +20,7 @@ from fedmem.metrics.leakage import Row
 from fedmem.metrics.outcomes import Owned
 from fedmem.metrics.targets import Target
 
-LEAST = 10  # candidates that a fit takes
+LEAST = 20  # candidates that a fit takes
 FLOOR = 2.0**-60  # differences of probabilities below are rounding
 SKEW = 0.99  # a skew-normal's skewness lies below 0.9953
 
@@ -55,9 +55,9 @@ def extrapolated(scores: Values, space: int) -> float | None:
 
     -log2 of the share of the fitted distribution at or above it, as TensorFlow Privacy's
     `compute_exposure_extrapolation`, with moments in place of maximum likelihood. None with fewer
-    than 10 candidates, or where all have one score.
+    than 20 candidates, or where all have one score.
     """
-    from scipy.special import ndtr, owens_t  # type: ignore[import-untyped]
+    from scipy.special import ndtr, owens_t
 
     others = -scores[1:]  # as losses: what ranks before lies below
     if len(others) < LEAST or float(others.std()) <= 0:
@@ -114,15 +114,23 @@ def rows(secrets: Iterable[Target], canaries: Mapping[str, Owned]) -> list[Row]:
 
 
 def notes(secrets: Iterable[Target], canaries: Mapping[str, Owned]) -> list[Row]:
-    """Each note of the last round by its most exposed value, highest first."""
+    """Each note of the last round by the mean exposure of its values, highest first.
+
+    highest: its most exposed value, whose number is `target` and whose kind `type`.
+    """
     of = list(secrets)
     last = max((one.round for one in of), default=0)
-    best: dict[tuple[str, str, str], Row] = {}
+    groups: dict[tuple[str, str, str], list[tuple[float, float, Target]]] = defaultdict(list)
     for one, score, form, bits, cap in values(of):
-        key = (one.canary, score, form)
-        if one.round == last and (key not in best or bits > best[key]["bits"]):
-            owned = canaries[one.canary]
-            row: Row = {"round": last, "canary": one.canary, "owners": list(owned.owners)}
-            row |= {"copies": owned.copies, "score": score, "form": form, "type": one.type}
-            best[key] = row | {"target": one.target, "bits": bits, "cap": cap}
-    return sorted(best.values(), key=lambda row: (-row["bits"], row["canary"]))
+        if one.round == last:
+            groups[one.canary, score, form].append((bits, cap, one))
+    found: list[Row] = []
+    for (canary, score, form), each in groups.items():
+        owned = canaries[canary]
+        best, _, value = max(each, key=lambda one: one[0])
+        row: Row = {"round": last, "canary": canary, "owners": list(owned.owners)}
+        row |= {"copies": owned.copies, "score": score, "form": form, "values": len(each)}
+        row |= {"bits": math.fsum(one[0] for one in each) / len(each), "highest": best}
+        row |= {"cap": math.fsum(one[1] for one in each) / len(each)}
+        found.append(row | {"target": value.target, "type": value.type})
+    return sorted(found, key=lambda row: (-row["bits"], row["canary"]))

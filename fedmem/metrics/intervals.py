@@ -2,7 +2,8 @@
 
 Proportions of notes: Wilson (the default everywhere) or Clopper-Pearson, both sound at zero hits,
 where a bootstrap would give the false certainty [0, 0]. Shares of values, which rise and fall
-together within a note: a bootstrap over notes. The tests compare with scipy.
+together within a note: Wilson with notes as clusters. Means: a bootstrap over notes, expanded for
+few of them, or Student's t. The tests compare with scipy.
 """
 
 from __future__ import annotations
@@ -138,7 +139,11 @@ def bootstrap_ratio(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> Interval:
-    """sum(over) / sum(under), one pair a note, notes drawn together. `under` must be positive."""
+    """sum(over) / sum(under), one pair a note, notes drawn together. `under` must be positive.
+
+    The percentiles are expanded for few notes (Hesterberg 2015, The American Statistician 69:371):
+    a plain bootstrap has the spread of n notes for that of n - 1, and the normal's tails for t's.
+    """
     _z(level)
     a, b = np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64)
     if len(a) == 0 or len(a) != len(b):
@@ -147,35 +152,55 @@ def bootstrap_ratio(
         raise ValueError("every note needs a positive denominator")
     n = len(a)
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # [draws, n]
-    low, high = np.quantile((times @ a) / (times @ b), [(1 - level) / 2, (1 + level) / 2])
+    tail = _expanded(n, level)
+    low, high = np.quantile((times @ a) / (times @ b), [tail, 1 - tail])
     return Interval(float(a.sum() / b.sum()), float(low), float(high))
 
 
+def _expanded(n: int, level: float) -> float:
+    """The tail that a percentile interval over n notes leaves out on either side."""
+    if n < 2:
+        return (1 - level) / 2
+    wide = _t(n - 1, level) * math.sqrt(n / (n - 1))
+    return NormalDist().cdf(-wide)
+
+
+def _t(free: int, level: float) -> float:
+    from scipy.special import stdtrit  # slow to load
+
+    return float(stdtrit(free, 0.5 + level / 2))
+
+
 def cluster_share(
-    hits: Sequence[int], values: Sequence[int], seed: int = 0, level: float = LEVEL
+    hits: Sequence[int], values: Sequence[int], level: float = LEVEL
 ) -> tuple[Interval, str]:
     """Share of values with a hit, notes being the unit; also the method's name.
 
-    Where all notes have the same share (above all: none, or all), resampling them shows no spread
-    at all. Then Wilson, with the number of *notes* as the sample size, as if the values of a note
-    were one: an interval that is too wide rather than too narrow.
+    Wilson's interval for the number of independent values that would tell as much (Korn and
+    Graubard, Survey Methodology 24:193, 1998): the variance of a ratio over notes gives that
+    number, fewer by (z / t)^2 for few notes, and never more than there are. Where all notes have
+    the same share (above all: none, or all) they show no spread at all: then it is the number of
+    *notes*, as if the values of a note were one; too wide rather than too narrow.
     """
-    shares = {h / v for h, v in zip(hits, values, strict=True)}
-    if len(shares) == 1:
-        notes = len(hits)
-        return wilson(shares.pop() * notes, notes, level), "wilson over notes"
-    return bootstrap_ratio(hits, values, seed, level=level), "bootstrap over notes"
+    h, v = np.asarray(hits, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    notes, total = len(h), float(v.sum())
+    if len(set((h / v).tolist())) == 1:
+        return wilson(float(h[0] / v[0]) * notes, notes, level), "wilson over notes"
+    share = float(h.sum()) / total
+    variance = notes / (notes - 1) * float(((h - share * v) ** 2).sum()) / total**2
+    alike = share * (1 - share) / variance * (_z(level) / _t(notes - 1, level)) ** 2
+    alike = min(alike, total)
+    interval = wilson(share * alike, alike, level)
+    return Interval(share, interval.low, interval.high), "wilson, notes as clusters"
 
 
 def student_mean(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Mean of one value a note, two or more, by Student's t: a bootstrap is too sure of few."""
-    from scipy.special import stdtrit  # slow to load; needed by few
-
     _z(level)
     found = np.asarray(values, dtype=np.float64)
     if len(found) < 2:
         raise ValueError(f"an interval of a mean takes two values or more: {len(found)}")
     mean = float(found.mean())
     error = float(found.std(ddof=1)) / math.sqrt(len(found))
-    half = float(stdtrit(len(found) - 1, 0.5 + level / 2)) * error
+    half = _t(len(found) - 1, level) * error
     return Interval(mean, mean - half, mean + half)

@@ -138,9 +138,7 @@ def compare(result: list[Row], same: tuple[str, ...], test: Callable[..., Any] |
             row["clear"] = difference.low > 0 if difference and row["round"] else None
 
 
-def value_shares(
-    found: Passes, canaries: Mapping[str, Owned], by: str | None = None, seed: int = 0
-) -> list[Row]:
+def value_shares(found: Passes, canaries: Mapping[str, Owned], by: str | None = None) -> list[Row]:
     """Share of PHI values given back; interval over notes. `by`: None, "category" or "type"."""
     result: list[Row] = []
     for (round_, knowledge, attacker), notes in sorted(found.items()):
@@ -153,7 +151,7 @@ def value_shares(
                     counts[kind][name] = (k + any(o.phi.get(index) for o in note), n + 1)
             for kind, pairs in sorted(counts.items(), key=lambda item: str(item[0])):
                 hits, values = zip(*pairs.values(), strict=True)
-                interval, method = cluster_share(hits, values, seed)
+                interval, method = cluster_share(hits, values)
                 row = _head(round_, knowledge, attacker, copies) | ({by: kind} if by else {})
                 row |= {"k": sum(hits), "n": sum(values), "rate": interval.point}
                 row |= {"low": interval.low, "high": interval.high}

@@ -18,10 +18,15 @@ from fedmem.config import Config
 from fedmem.errors import DataError
 from fedmem.metrics import (
     agreement,
+    approximate,
     attribution,
     audit,
+    candidates,
     clients,
+    coverage,
     differencing,
+    discoverable,
+    exposure,
     headline,
     membership,
     plainly,
@@ -33,6 +38,7 @@ from fedmem.metrics import (
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares, worst
 from fedmem.metrics.outcomes import Owned, collect, read_canaries
 from fedmem.metrics.pairs import matrix
+from fedmem.metrics.targets import targets
 from fedmem.metrics.tokens import TokenTable, read_tokens
 
 SCHEMA = 1
@@ -51,11 +57,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     timings = read_lines(run_dir / "timings.jsonl", "seconds")
     try:
         canaries = read_canaries(canary_table)
-        scores = collect(read_table(run_dir / "scores.parquet"), canaries, config.attack.bleu)
+        table = read_table(run_dir / "scores.parquet")
+        scores = collect(table, canaries, config.attack.bleu)
     except DataError as error:
         raise DataError(f"{run_dir}: {error}") from None
 
     tokens = read_tokens(run_dir, canaries)
+    secrets = [*targets(table, canaries)]
     scores, released = public.apart(scores)
     everyone = [client.name for client in config.data.clients]
     attackers = _attackers(config, everyone)
@@ -98,6 +106,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "phi_categories": value_shares(found, canaries, "category"),
         "phi_types": value_shares(ends, canaries, "type"),
         "loss": losses(found, canaries),
+        "approximate": approximate.rows(table, canaries, config.attack),
+        "extraction_np": discoverable.rows(tokens, secrets, canaries, config.attack),
+        "extraction_np_secrets": discoverable.needed(tokens, secrets, canaries, config.attack),
+        "inference": candidates.rows(secrets, canaries),
+        "exposure": exposure.rows(secrets, canaries),
+        "exposed_notes": exposure.notes(secrets, canaries),
+        "coverage": coverage.rows(found, canaries),
         "membership": membership.rows(tokens, canaries, config.attack.membership),
         "differencing": differencing.rows(
             tokens, canaries, participants, attackers, _own(run_dir, config, tokens, metrics)

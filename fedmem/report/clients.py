@@ -232,6 +232,7 @@ def _cell(row: Row | None) -> tuple[str, str, str, int] | None:
 def price(arms: Sequence[Arm]) -> Panel:
     """Notes per thousand queries, by attacker and way, all levels and rounds together."""
     panel = Panel()
+    found: list[tuple[str, list[tuple[str, list[svg.Bar]]]]] = []
     for arm in arms:
         rows = [
             row
@@ -239,26 +240,20 @@ def price(arms: Sequence[Arm]) -> Panel:
             if row["copies"] is None or len(arm.summary["levels"]) < 3
         ]
         for knowledge in dict.fromkeys(row["knowledge"] for row in rows):
-            groups = []
-            for row in rows:
-                if row["knowledge"] == knowledge:
-                    figures = (row["rate"], row["low"], row["high"])
-                    text = f"{row['k']} / {row['queries']}"
-                    bars = [svg.Bar("notes", arm.look, *figures, text)]
-                    if chance := row["twins"]:
-                        figures = (chance["rate"], chance["low"], chance["high"])
-                        bars.append(svg.Bar("twins", arm.look, *figures, "twins", "twins"))
-                    groups.append((row["attacker"], bars))
-            top = svg.span([0.0, *(bar.high or 0.0 for _, bars in groups for bar in bars)])[1]
-            told = "; ".join(f"{name}: {bars[0].text} queries" for name, bars in groups)
-            heading = f"{arm.name}, {known(knowledge)}"
-            plot = svg.bar_chart(
-                f"{heading}: notes that gave PHI per thousand queries: {told}",
-                *(groups, top, svg.plain),
-                label=_room([name for name, _ in groups]),
-            )
-            said = "Notes that gave PHI per thousand queries; notes / queries at the right. Hollow:"
-            panel.figures.append(Figure(heading, f"{said} as many twins.", plot))
+            of = [row for row in rows if row["knowledge"] == knowledge]
+            groups = [(row["attacker"], _price_bars(arm, row)) for row in of]
+            found.append((f"{arm.name}, {known(knowledge)}", groups))
+    highest = [bar.high or 0.0 for _, groups in found for _, bars in groups for bar in bars]
+    top = svg.span([0.0, *highest])[1]
+    for heading, groups in found:
+        told = "; ".join(f"{name}: {bars[0].text} queries" for name, bars in groups)
+        plot = svg.bar_chart(
+            f"{heading}: notes that gave PHI per thousand queries: {told}",
+            *(groups, top, svg.plain),
+            label=_room([name for name, _ in groups]),
+        )
+        said = "Notes that gave PHI per thousand queries; notes / queries at the right. Hollow:"
+        panel.figures.append(Figure(heading, f"{said} as many twins.", plot))
     head = ["run", "attacker", "knowledge", "written", "came out", "notes", "queries"]
     head += ["per thousand queries (95 % interval)", "twins"]
     rows_ = [
@@ -272,6 +267,15 @@ def price(arms: Sequence[Arm]) -> Panel:
     ]
     panel.tables.append(Table("Leaks per thousand queries", head, rows_))
     return panel
+
+
+def _price_bars(arm: Arm, row: Row) -> list[svg.Bar]:
+    figures, text = (row["rate"], row["low"], row["high"]), f"{row['k']} / {row['queries']}"
+    bars = [svg.Bar("notes", arm.look, *figures, text)]
+    if chance := row["twins"]:
+        figures = (chance["rate"], chance["low"], chance["high"])
+        bars.append(svg.Bar("twins", arm.look, *figures, "twins", "twins"))
+    return bars
 
 
 def _per(row: Row) -> str:

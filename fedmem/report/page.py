@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from fedmem.errors import DataError
 from fedmem.metrics.summary import read_config, read_json, read_table, summarise
-from fedmem.report import attacks, clients, heat, panels, phi, svg, tail, view
+from fedmem.report import attacks, clients, heat, panels, phi, ranked, svg, tail, view
 from fedmem.report.protection import protection
 from fedmem.report.utility import compare, utility
 from fedmem.report.view import Arm, Table
@@ -100,6 +100,7 @@ def render(arms: Sequence[Arm]) -> str:
             *(("prompts", "How much of the note was given", panels.by_prefix(arms)),),
             *(("phi", "Which kinds of PHI", phi.categories(arms)),),
             *(("price", "At what price", clients.price(arms)),),
+            *(("ranked", "By sampling, and among candidates", ranked.ranked(arms)),),
             *(("attacks", "Attack against attack", attacks.against(arms)),),
             *(("tail", "The worst case", tail.tails(arms)),),
             *(("audit", "Accounted, and shown by the audit", attacks.audited(arms)),),

@@ -80,11 +80,8 @@ def _curve(arms: Sequence[Arm], measure: str) -> Figure | None:
         series.append(svg.Series(f"{arm.name} {level(copies)}", arm.look, points, role))
         told.append(f"{arm.name} {level(copies)} up to {rows[-1]['at']}")
     for arm in arms if measure == "prefix" else ():
-        law = arm.one(
-            *("skew",),
-            **{"figure": "length", "measure": measure, "copies": arm.top},
-            round=arm.summary["last_round"],
-        )
+        same = {"measure": measure, "copies": arm.top, "round": arm.summary["last_round"]}
+        law = next(iter(arm.rows("skew", figure="length", **same)), None)
         if law and law["q"]:
             points = [svg.Point(i, law["q"] ** place) for i, place in enumerate(places)]
             series.append(svg.Series(f"{arm.name} geometric", arm.look, points, "chance"))

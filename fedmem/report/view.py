@@ -88,6 +88,8 @@ KNOWLEDGE = {
     "own_prefix": "own beginnings only",
     "template": "the notes' form only",
     "none": "nothing known",
+    "names": "others' names, model tuned on own pairs",
+    "names_untuned": "others' names, model as received",
 }
 ATTACKS = {
     "phi": "PHI value",

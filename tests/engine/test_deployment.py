@@ -21,6 +21,7 @@ from fedmem.config import Config
 from fedmem.engine.deployment import at_home, requested
 from fedmem.errors import ConfigError, DataError
 from fedmem.loading import dump_config
+from fedmem.metrics.tokens import read_tokens
 from fedmem.simulation import run
 
 
@@ -139,6 +140,11 @@ def test_two_hospitals_end_with_the_model_of_a_simulation(
         }
 
     assert rows(folder) == rows(inline)
+    figures, expected = read_tokens(folder), read_tokens(inline)
+    assert figures.keys() == expected.keys() != set()
+    for key, one in figures.items():
+        assert one.logprob == pytest.approx(expected[key].logprob, abs=1e-4), key[0]
+        assert one.zlib == expected[key].zlib
     plans = [pq.read_table(p / "canaries.parquet").sort_by("canary") for p in (folder, inline)]
     assert plans[0].equals(plans[1])
     told = [json.loads((p / "utility.json").read_text()) for p in (folder, inline)]

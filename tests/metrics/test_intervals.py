@@ -91,7 +91,7 @@ def test_windows_of_a_note_are_one_unit():
     hits, windows = [4, 2, 0, 0, 0, 0], [4] * 6
     found, method = cluster_share(hits, windows)
     alone = wilson(6, 24)
-    assert method == "bootstrap over notes" and found.point == 0.25
+    assert method == "wilson, notes as clusters" and found.point == 0.25
     assert found.high - found.low > alone.high - alone.low
 
 

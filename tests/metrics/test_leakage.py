@@ -106,7 +106,7 @@ def test_values_and_categories(loaded):
     row = one(value_shares(found, loaded[1]), round=5, copies=10, attacker="*")
     # Notes 0 to 6 give back 1 + n % 3 values: 1 + 2 + 3 + 1 + 2 + 3 + 1.
     assert (row["k"], row["n"], row["notes"]) == (13, 96, 16)
-    assert row["low"] < row["rate"] < row["high"] and row["method"] == "bootstrap over notes"
+    assert row["low"] < row["rate"] < row["high"] and row["method"] == "wilson, notes as clusters"
     rows = value_shares(found, loaded[1], "category")
     same = {"round": 5, "copies": 10, "attacker": "*"}
     hits = {r["category"]: r["k"] for r in rows if all(r[k] == v for k, v in same.items())}

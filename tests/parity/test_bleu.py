@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
-from fedmem.attacks.approximate import BleuBound, Watch, edit_distance, token_bleu
+from fedmem.attacks.approximate import BleuBound, Thresholds, Watch, edit_distance, token_bleu
 
 # few different tokens, so that n-grams repeat and clipping matters
 tokens = st.integers(0, 5)
@@ -85,7 +85,7 @@ def test_watching_finds_just_the_near_ones(
     final = own_bleu(guess, truth)
     if abs(final - threshold) < 1e-9 and final < 1:
         return  # on the threshold to the last bit: either verdict is right
-    watch = Watch([truth], threshold)
+    watch = Watch([truth], Thresholds(threshold, -1.0, 2.0))  # the others out of reach
     said: list[int] = []
     for token in guess:
         said.append(token)
@@ -96,11 +96,12 @@ def test_watching_finds_just_the_near_ones(
         assert result is None
     else:
         assert result is not None and len(said) == len(truth)
-        assert result == (pytest.approx(final), pytest.approx(edit_distance(guess, truth)))
+        assert result.bleu == pytest.approx(final)
+        assert result.edit == pytest.approx(edit_distance(guess, truth))
 
 
 def test_truths_too_short_for_4_grams_have_no_bleu() -> None:
-    watch = Watch([[1, 2, 3]], 0.5)
+    watch = Watch([[1, 2, 3]], Thresholds(0.5, -1.0, 2.0))
     assert not watch.keep(0, [1])
     assert watch.result(0, [1, 2, 3]) is None
 

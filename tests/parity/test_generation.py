@@ -15,7 +15,13 @@ from tiny import canary, config, overfit
 from transformers import GenerationConfig
 
 from fedmem.attacks import audit, true_prefix
-from fedmem.attacks.approximate import Watch, edit_distance, token_bleu
+from fedmem.attacks.approximate import (
+    Thresholds,
+    Watch,
+    edit_distance,
+    rouge_l,
+    token_bleu,
+)
 from fedmem.attacks.generate import greedy
 from fedmem.attacks.scoring import TIE, score
 from fedmem.config import Config
@@ -103,12 +109,15 @@ def test_windows_equal_brute_force(learned: Learned) -> None:
         assert row["matched"] == leading(guess, truth)
         assert row["hit"] == (guess == truth.tolist())
         # the approximate match is that of the same continuation
-        bleu = token_bleu(guess, truth.tolist())
-        if bleu < attack.bleu:
-            assert row["bleu"] is None and row["edit"] is None
+        bleu, edit, common = (
+            measure(guess, truth.tolist()) for measure in (token_bleu, edit_distance, rouge_l)
+        )
+        if bleu < attack.bleu and edit > attack.edit and common < attack.rouge_l:
+            assert all(row[name] is None for name in ("bleu", "edit", "rouge_l"))
         else:
             assert row["bleu"] == pytest.approx(bleu)
-            assert row["edit"] == pytest.approx(edit_distance(guess, truth.tolist()))
+            assert row["edit"] == pytest.approx(edit)
+            assert row["rouge_l"] == pytest.approx(common)
     hits = [row["hit"] for row in rows]
     assert 0.1 < np.mean(hits) < 0.9, "both verdicts must be put to the test"
     assert sum(row["bleu"] is not None and not row["hit"] for row in rows) >= 5
@@ -193,7 +202,7 @@ def test_greedy_drops_rows_and_leaves_the_others_as_they_are(learned: Learned) -
 def test_early_stopping_changes_no_verdict(learned: Learned) -> None:
     prompts = [one.ids[:at] for one in learned.canaries for at in (30, 50, 70)]
     truths = [one.ids[at : at + 12].tolist() for one in learned.canaries for at in (30, 50, 70)]
-    watch = Watch(truths, 0.4)
+    watch = Watch(truths, Thresholds(0.4, -1.0, 2.0))  # BLEU alone
     stopped = greedy(learned.model, prompts, 12, watch.keep)
     whole = greedy(learned.model, prompts, 12)
     found = []

@@ -109,11 +109,15 @@ def test_sections_in_order(pages):
     _, page = read(pages, "one")
     assert [heading for heading in page.by_tag["h2"] if heading] == [
         "How to read this",
+        "Client by client",
         "Leakage, round by round",
         "Who could read whom",
         "How often a note was written",
         "How much of the note was given",
         "Which kinds of PHI",
+        "At what price",
+        "Attack against attack",
+        "The worst case",
         "What the model learned",
         "What protects whom",
         "The worst leaks",
