@@ -10,6 +10,7 @@ Ranks and exposures are read off the saved log-probabilities (`metrics.candidate
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from fedmem.data.records import Canary, TokenSpan
 from fedmem.data.synthetic.identity import MAX_PATIENTS, SLOTS, SPACES, core, identity, in_pool
 
 TOKENS_A_BATCH = 512  # each looks at all others
-LOGITS_A_BATCH = 2**26  # half a gigabyte of float64
+LOGITS_A_BATCH = 2**27  # half a gigabyte of float32
 GIVE = 2  # tokens before a value that may be cut otherwise
 NEAR = 40  # characters around a value that decide how it is cut into tokens, nearly always
 TRIES = 4  # draws for each candidate wanted, before the slot counts as used up
@@ -77,48 +78,54 @@ def lists(
 def rank(model: Any, canaries: Sequence[Canary], chosen: Lists) -> dict[tuple[str, int], Any]:
     """(canary, target) -> {candidates, space} for its row of scores.parquet; model in eval mode."""
     found: dict[tuple[str, int], Any] = {}
-    device = next(model.parameters()).device
     for canary in canaries:
         of = chosen.get(canary.id, ())
-        if not of:
-            continue
-        read = DynamicCache()
-        with torch.inference_mode():  # the note, once; each list continues from a part of it
-            ids = torch.from_numpy(canary.ids[: max(one.start for one in of)]).long()[None]
-            model(input_ids=ids.to(device), past_key_values=read, use_cache=True, logits_to_keep=1)
-        for one in sorted(of, key=lambda one: -one.start):
-            _back_to(read, one.start - 1)
-            scores = behind(model, read, int(canary.ids[one.start - 1]), one.ids)
-            found[canary.id, one.target] = {"candidates": scores, "space": one.space}
+        scores = behind(model, canary.ids, [(one.start, one.ids) for one in of]) if of else []
+        for one, logprobs in zip(of, scores, strict=True):
+            found[canary.id, one.target] = {"candidates": logprobs, "space": one.space}
     return found
 
 
-def behind(model: Any, read: DynamicCache, last: int, values: Sequence[Ids]) -> list[float]:
-    """Log-probability of each value behind what was read and the token `last`; `read` stays so.
+def behind(
+    model: Any, ids: Ids, asked: Sequence[tuple[int, Sequence[Ids]]]
+) -> list[list[float]]:
+    """For each (start, values): the log-probability of every value behind ids[:start].
 
-    The values are read as a tree, in which each token sees those that it follows: beginnings that
-    several share are read once, and the note is not copied for every value.
+    The ids are read once. All values are read as trees on top, in which a token sees those that it
+    follows and no other: beginnings that several share are read once, and nothing is copied.
     """
+    device = next(model.parameters()).device
+    read = DynamicCache()
+    with torch.inference_mode():
+        first = torch.from_numpy(ids[: max(start for start, _ in asked)]).long()[None]
+        model(input_ids=first.to(device), past_key_values=read, use_cache=True, logits_to_keep=1)
     most = min(TOKENS_A_BATCH, LOGITS_A_BATCH // model.config.get_text_config().vocab_size)
-    scores: list[float] = []
-    start = 0
-    while start < len(values):
-        tree = Tree(last)
-        stop = start
-        while stop < len(values) and (stop == start or tree.size + len(values[stop]) <= most):
-            tree.add(values[stop].tolist())
-            stop += 1
-        scores += tree.score(model, read)
-        start = stop
+    scores: list[list[float]] = [[] for _ in asked]
+    forest, places = Forest(), []
+
+    def flush() -> None:
+        for place, score in zip(places, forest.score(model, read), strict=True):
+            scores[place].append(score)
+
+    for place, (start, values) in enumerate(asked):
+        for value in values:
+            if places and forest.size + len(value) > most:
+                flush()
+                forest, places = Forest(), []
+            forest.add(start, int(ids[start - 1]), value.tolist())
+            places.append(place)
+    flush()
     return scores
 
 
-class Tree:
-    """Token sequences that begin alike, as nodes; node 0 is the token before all of them."""
+class Forest:
+    """Token sequences as trees, one for each place they stand at; a root is the token before."""
 
-    def __init__(self, root: int) -> None:
-        self.tokens, self.parents, self.depths = [root], [-1], [0]
-        self.children: dict[tuple[int, int], int] = {}
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.parents: list[int] = []  # -1: a root
+        self.nodes: dict[tuple[int, int, int], int] = {}  # (place, parent, token)
         self.paths: list[list[tuple[int, int]]] = []  # of each sequence: (node, token after it)
 
     @property
@@ -126,52 +133,54 @@ class Tree:
         """Tokens to read."""
         return len(self.tokens)
 
-    def add(self, ids: Sequence[int]) -> None:
-        """Put a sequence in; its last token is predicted, and need not be read."""
-        node, path = 0, []
+    def add(self, start: int, before: int, ids: Sequence[int]) -> None:
+        """Put in a sequence whose first token stands at `start`, behind the token `before`.
+
+        Its last token is predicted, and need not be read.
+        """
+        node, path = self._node(start, -1, before), []
         for place, token in enumerate(ids):
             path.append((node, token))
             if place + 1 < len(ids):
-                node = self._child(node, token)
+                node = self._node(start, node, token)
         self.paths.append(path)
 
-    def _child(self, node: int, token: int) -> int:
-        if (node, token) not in self.children:
-            self.children[node, token] = len(self.tokens)
+    def _node(self, start: int, parent: int, token: int) -> int:
+        key = (start, parent, token)
+        if key not in self.nodes:
+            self.nodes[key] = len(self.tokens)
             self.tokens.append(token)
-            self.parents.append(node)
-            self.depths.append(self.depths[node] + 1)
-        return self.children[node, token]
+            self.positions.append(start - 1 if parent < 0 else self.positions[parent] + 1)
+            self.parents.append(parent)
+        return self.nodes[key]
 
     def score(self, model: Any, read: DynamicCache) -> list[float]:
-        """The log-probability of every sequence, in the order in which they were put in."""
-        parameter = next(model.parameters())
-        before = read.get_seq_length()
-        sees = torch.zeros((self.size, before + self.size), dtype=torch.bool)
-        sees[:, :before] = True
+        """The log-probability of every sequence, as put in; what was read stays as it is."""
+        device = next(model.parameters()).device
+        known = read.get_seq_length()
+        sees = torch.zeros((self.size, known + self.size), dtype=torch.bool)
         for node, parent in enumerate(self.parents):
-            if parent >= 0:
+            if parent < 0:
+                sees[node, : self.positions[node]] = True
+            else:
                 sees[node] = sees[parent]
-            sees[node, before + node] = True
+            sees[node, known + node] = True
         mask = torch.zeros(sees.shape, dtype=model.dtype)
         mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
         with torch.inference_mode():
             logits = model(
-                input_ids=torch.tensor([self.tokens], device=parameter.device),
-                attention_mask=mask[None, None].to(parameter.device),
-                position_ids=torch.tensor([self.depths], device=parameter.device) + before,
+                input_ids=torch.tensor([self.tokens], device=device),
+                attention_mask=mask[None, None].to(device),
+                position_ids=torch.tensor([self.positions], device=device),
                 past_key_values=read,
                 use_cache=True,
             ).logits[0]
-            logprob = logits.double().log_softmax(-1).cpu()
-        _back_to(read, before)
-        return [sum(float(logprob[node, token]) for node, token in path) for path in self.paths]
-
-
-def _back_to(read: DynamicCache, length: int) -> None:
-    more = read.get_seq_length() - length
-    if more > 0:
-        read.crop(-more)
+            read.crop(-self.size)
+            nodes, tokens = zip(*(step for path in self.paths for step in path), strict=True)
+            total = torch.logsumexp(logits.float(), -1).double()[list(nodes)]
+            steps = (logits[list(nodes), list(tokens)].double() - total).tolist()
+        each = iter(steps)
+        return [math.fsum(next(each) for _ in path) for path in self.paths]
 
 
 def _slots(seed: int) -> dict[tuple[str, str], str]:

@@ -37,8 +37,9 @@ class ClientDP:
     """DP-FedAvg (McMahan et al. 2018), with a fixed denominator.
 
     Releases sum clip(update_i, C) / n_bar + N(0, (z C / n_bar)^2). Distributed: every client
-    adds N(0, (z C)^2 / honest), and a round needs `honest` survivors beside those that may collude: a
-    curious client takes its own part of the noise off, and what is left has at least the noise of z.
+    adds N(0, (z C)^2 / honest), and a round needs `honest` survivors beside those that may
+    collude: a curious client takes its own part of the noise off, and what is left has at least
+    the noise of z.
     """
 
     side: tuple[str, ...] = ()
