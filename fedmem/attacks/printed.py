@@ -26,7 +26,7 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
         if summary["notes"][key]:
             yield f"  {summary['notes'][key]} {text}"
     yield "granted: the true text before each target (an auditor's bound)"
-    yield "intervals: 95 %; shares of notes Wilson's, NLL bootstrapped over notes"
+    yield "intervals: 95 %; shares of notes Wilson's, NLL by an expanded bootstrap over notes"
     levels = [level["copies"] for level in summary["levels"]]
     shown = [copies for copies in levels if copies] or [0]
     last = max(summary["rounds"])

@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers as tf
 from tiny import Memorised, canary, make_tokenizer
-from transformers import DynamicCache
 
 from fedmem.attacks.audit import bound
 from fedmem.attacks.candidates import Lists, behind, lists, rank
@@ -119,21 +118,21 @@ def test_values_of_no_slot_are_ranked_among_other_notes_twins_first(memorised: M
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tree_scores_as_each_value_alone(kind: str) -> None:
+def test_trees_score_as_each_value_alone(kind: str) -> None:
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(KINDS[kind]).eval()
-    before = np.random.default_rng(0).integers(3, 380, 20).astype(np.int32)
-    read = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        model(input_ids=torch.from_numpy(before[:-1]).long()[None], past_key_values=read)
-    values = [np.array(ids, np.int32) for ids in VALUES]
-    found = behind(model, read, int(before[-1]), values)
-    assert read.get_seq_length() == len(before) - 1  # as it was
-    again = behind(model, read, int(before[-1]), values)
-    assert found == pytest.approx(again, abs=1e-5)
-    for value, mine in zip(values, found, strict=True):
-        (alone,) = score(model, [np.concatenate((before, value))])
-        assert mine == pytest.approx(float(alone.logprob[-len(value) :].sum()), abs=2e-4)
+    ids = np.random.default_rng(0).integers(3, 380, 24).astype(np.int32)
+    values = [np.array(value, np.int32) for value in VALUES]
+    asked = [(20, values), (7, values[:3]), (24, values[::-1]), (1, values)]
+    found = behind(model, ids, asked)
+    for (start, of), scores in zip(asked, found, strict=True):
+        for value, mine in zip(of, scores, strict=True):
+            (alone,) = score(model, [np.concatenate((ids[:start], value))])
+            assert mine == pytest.approx(float(alone.logprob[-len(value) :].sum()), abs=2e-4)
+    with pytest.MonkeyPatch.context() as patch:  # whatever goes together
+        patch.setattr("fedmem.attacks.candidates.TOKENS_A_BATCH", 9)
+        for one, other in zip(found, behind(model, ids, asked), strict=True):
+            assert one == pytest.approx(other, abs=2e-4)
 
 
 def test_a_known_note_stands_first_and_a_twin_as_it_happens(
