@@ -22,7 +22,10 @@ from fedmem.metrics.tokens import TokenTable
 def rows(tokens: TokenTable, canaries: Mapping[str, Owned], attacks: Sequence[str]) -> list[Row]:
     """A row a round, model, attack and level; `copies` None joins the levels.
 
-    left_out: notes without a score. The figures are those of `roc.told_apart`.
+    left_out: notes without a score. The figures are those of `roc.told_apart`. base: the same of
+    the untouched base on the same notes (round 0): few members may be easier texts than the twins
+    by the luck of the draw. So clear: the interval lies above 1/2 and above the base's area; null
+    in round 0, where nothing was learned.
     """
     found: list[Row] = []
     held: dict[tuple[int, str], list[str]] = defaultdict(list)
@@ -48,7 +51,20 @@ def rows(tokens: TokenTable, canaries: Mapping[str, Owned], attacks: Sequence[st
                 head |= {"attack": attack, "copies": copies, "left_out": none + no_twin}
                 reason = "the untouched base is its own reference" if own_reference else None
                 found.append(head | told_apart(members, twins, reason))
+    untouched = {_of(row): row for row in found if row["round"] == 0}
+    for row in found:
+        base = untouched.get(_of(row)) if row["round"] else None
+        known = base is not None and base["auc"] is not None
+        row["base"] = {key: base[key] for key in ("auc", "low", "high")} if base and known else None
+        if row["round"] == 0:
+            row["clear"] = None
+        elif row["base"] and row["clear"]:
+            row["clear"] = row["low"] > row["base"]["auc"]
     return found
+
+
+def _of(row: Row) -> tuple[str, str, int | None]:
+    return row["model"], row["attack"], row["copies"]
 
 
 def _units(

@@ -65,8 +65,23 @@ def test_levels_are_told_from_twins_and_joined() -> None:
     joined = pick(found, round=1, attack="loss", copies=None)
     assert joined["members"] == 10 and 0.5 < joined["auc"] < 1
     before = pick(found, round=0, attack="loss", copies=10)
-    assert before["low"] < 0.5 < before["high"]
+    assert before["low"] < 0.5 < before["high"] and before["clear"] is None
+    assert ten["base"] == {key: before[key] for key in ("auc", "low", "high")}
+    assert pick(found, round=1, attack="reference", copies=10)["base"] is None
     assert pick(found, round=1, attack="reference", copies=1)["auc"] == 0.5  # all unchanged: ties
+
+
+def test_members_that_were_easier_from_the_start_are_no_find() -> None:
+    canaries = plan({10: 12, 0: 20})
+    tokens = {}
+    for number, (name, canary) in enumerate(canaries.items()):
+        easy = 1.0 if canary.copies and number else 0.0
+        for round_ in (0, 1):
+            tokens[round_, "global", name] = one(easy - 2 - 0.01 * number)
+    before, after = rows(tokens, canaries, ["loss"])
+    assert after["low"] > 0.5 and after["auc"] == before["auc"] and after["clear"] is False
+    (alone,) = rows({k: v for k, v in tokens.items() if k[0]}, canaries, ["loss"])
+    assert alone["base"] is None and alone["clear"]  # a model without its base: as it stands
 
 
 def test_the_base_is_no_reference_to_itself() -> None:
