@@ -95,7 +95,7 @@ def _player(message: Message, context: Context) -> tuple[Config, str, int]:
     """The config, the client's name and the round, where neither base nor data are needed."""
     config_json, round_ = _asked(message)
     config = Config.model_validate_json(config_json)
-    return config, config.data.clients[_partition(context)].name, round_
+    return config, config.present[_partition(context)], round_
 
 
 def _asked(message: Message) -> tuple[str, int]:

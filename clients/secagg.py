@@ -110,7 +110,7 @@ def unmask(
 
 
 def _names(config: Config) -> list[str]:
-    return [client.name for client in config.data.clients]
+    return config.present
 
 
 def _keep(client: Client, context: Context) -> None:

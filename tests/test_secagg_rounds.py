@@ -169,6 +169,18 @@ def test_fewer_than_the_honest_clients_whose_noise_counts_end_the_run() -> None:
         run_rounds(InlineGrid(app({("train", 1): 1}), toy.clients), config, lambda done: None)
 
 
+def test_a_client_that_is_left_out_of_the_run_is_none_of_the_neighbours() -> None:
+    config = secure(5, rounds={"count": 2, "left_out": ["c1"]})
+    toy, rounds = kept(config), []
+    toy.clients = config.present
+    run_rounds(InlineGrid(app(), toy.clients), config, rounds.append)
+    assert rounds[1].participants == ["c0", "c2", "c3", "c4"] and not rounds[1].lost
+    right = plain_round(toy, toy.initial_arrays(), 1, config.present)
+    close(rounds[1].models["global"], right, toy.initial_arrays())
+    with pytest.raises(ValidationError, match="2 clients a round"):
+        secure(3, rounds={"count": 2, "left_out": ["c1"]})
+
+
 # --- views ------------------------------------------------------------------------------------
 
 
