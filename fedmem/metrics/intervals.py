@@ -152,12 +152,12 @@ def bootstrap_ratio(
         raise ValueError("every note needs a positive denominator")
     n = len(a)
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # [draws, n]
-    tail = _expanded(n, level)
+    tail = expanded_tail(n, level)
     low, high = np.quantile((times @ a) / (times @ b), [tail, 1 - tail])
     return Interval(float(a.sum() / b.sum()), float(low), float(high))
 
 
-def _expanded(n: int, level: float) -> float:
+def expanded_tail(n: int, level: float) -> float:
     """The tail that a percentile interval over n notes leaves out on either side."""
     if n < 2:
         return (1 - level) / 2
