@@ -24,7 +24,7 @@ from fedmem.loading import load_config
 from fedmem.metrics import observations
 from fedmem.progress import Event, Progress, shown
 from fedmem.report.view import seconds
-from fedmem.rundir import read_manifest
+from fedmem.rundir import find, finished_runs, read_manifest
 from fedmem.sweep import run_sweep
 
 HERE = Path(__file__).parent
@@ -68,12 +68,15 @@ def _blocks(configs: dict[str, Config]) -> Iterator[tuple[tuple[str, int], Confi
 
 
 def _block(config: Config, progress: Progress, jobs: int | None) -> list[Path]:
-    """The finished runs of one seed of one part. A run that fails is tried once more."""
-    try:
-        return list(run_sweep(config, progress, resume=True, jobs=jobs).runs.values())
-    except RunError as error:
-        progress(Event("study", f"{error}; once more", lasting=True))
-        return list(run_sweep(config, progress, resume=True, jobs=jobs).runs.values())
+    """The finished runs of one seed of one part. Those that fail are tried once more, and named."""
+    for attempt in (1, 2):
+        try:
+            return list(run_sweep(config, progress, resume=True, jobs=jobs).runs.values())
+        except RunError as error:
+            what = "once more" if attempt == 1 else "the study goes on without"
+            progress(Event("study", f"{error}; {what}", lasting=True))
+    folder = find(config, "sweep")
+    return finished_runs(folder) if folder else []
 
 
 def _keep(part: str, runs: list[Path], results: Path) -> None:
