@@ -193,10 +193,16 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File to write [default: RUN/report.html, or ./report.html]")
     ] = None,
+    utility: Annotated[
+        str | None,
+        typer.Option(help="Tasks, by comma, whose NLL arms are compared at [default: all]"),
+    ] = None,
 ) -> None:
     """Write the report of runs, side by side, as one HTML file.
 
-    RUN is the directory of a finished run, or of a config with arms: then all its arms.
+    RUN is the directory of a finished run, or of a config with arms or a sweep: then all of it.
+    Runs that differ in seed and learning rate alone are one arm; arms are compared each at its own
+    best, and at equal utility along their frontiers.
     """
     from fedmem.rundir import finished_runs
 
@@ -206,7 +212,7 @@ def report(
         raise DataError(f"--out {page}: give a file in a folder that exists")
     from fedmem.report import write_report
 
-    write_report(folders, page)
+    write_report(folders, page, utility.split(",") if utility else [])
     typer.echo(f"report: {page}")
 
 

@@ -93,7 +93,11 @@ def _solve(rising: Callable[[float], float]) -> float:
 
 def newcombe(k1: int, n1: int, k2: int, n2: int, level: float = LEVEL) -> Interval:
     """k1/n1 - k2/n2 of independent groups: Newcombe's hybrid score interval (1998, method 10)."""
-    a, b = wilson(k1, n1, level), wilson(k2, n2, level)
+    return apart(wilson(k1, n1, level), wilson(k2, n2, level))
+
+
+def apart(a: Interval, b: Interval) -> Interval:
+    """a - b of two independent figures from their intervals (MOVER: Zou and Donner 2008)."""
     difference = a.point - b.point
     low = difference - math.hypot(a.point - a.low, b.high - b.point)
     high = difference + math.hypot(a.high - a.point, b.point - b.low)
@@ -113,7 +117,7 @@ def fisher(k1: int, n1: int, k2: int, n2: int) -> float:
     return ways / math.comb(n, hits)
 
 
-def paired_share(gained: int, lost: int, n: int, level: float = LEVEL) -> Interval:
+def paired_share(gained: float, lost: float, n: int, level: float = LEVEL) -> Interval:
     """(gained - lost) / n: change of a share of n pairs, from the pairs that changed either way.
 
     Bonett and Price (2012), adjusted Wald: sound where few pairs or none changed.

@@ -2,128 +2,38 @@
 
 Everything that is random is drawn together: seeds, and within each seed its questions, its notes
 and its twins, the same draws for both arms (they met the same notes and questions). An interval is
-one over these draws; what both arms share cancels. Half of the questions choose rates, rounds and
-the utility to compare at; the figures come from the other half.
+one over these draws, in which what both arms share cancels; a bootstrap of none of n notes has no
+width, so for leakage it is never narrower than the score intervals of as many notes. Half of the
+questions choose rates, rounds and the utility to compare at; figures come from the other half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedmem.metrics.draws import Axis, Weights, gains, shares, weights
 from fedmem.metrics.frontier import Floats, Place, first_reach, least, value_at
-from fedmem.metrics.intervals import expanded_tail
-from fedmem.metrics.observations import is_validation
+from fedmem.metrics.intervals import Interval, apart, expanded_tail, paired_share, wilson
 from fedmem.metrics.sheets import Arm
 
 DRAWS = 2000
-SHARE = 0.9  # of the smaller of the two best gains: the utility at which arms are compared
+# Of the smaller of the two best gains: the utility at which arms are compared. Nearer to the best,
+# which is chosen among noisy points, many draws do not reach it.
+SHARE = 0.75
 MISSED = 0.025  # draws that may miss that utility, as many as an interval leaves out on a side
 Row = dict[str, Any]
+Three = tuple[float, float, float]  # point, low, high
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A measure of utility: `nll` (nats a token) or `accuracy`, over some tasks (None: all)."""
+class Count(NamedTuple):
+    """Notes of the level and twins, over the seeds."""
 
-    name: str
-    measure: str = "nll"
-    tasks: tuple[str, ...] | None = None
-
-
-# --- one arm under one set of weights ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How often each seed, question and note was drawn; row 0 of each array: once, the data."""
-
-    seeds: Floats  # [draws + 1, seeds]
-    questions: dict[int, Floats]  # seed -> [draws + 1, questions]
-    notes: dict[int, Floats]  # seed -> [draws + 1, notes]
-
-
-def weights(arm: Arm, seeds: Sequence[int], draws: int, seed: int) -> Weights:
-    """Draws with replacement: seeds; in each, questions by task and notes by level."""
-    rng = np.random.default_rng(seed)
-    picked = _times(rng, len(seeds), draws)
-    questions, notes = {}, {}
-    for one in seeds:
-        sheet = arm.seeds[one]
-        questions[one] = _strata(rng, sheet.tasks, draws)
-        notes[one] = _strata(rng, sheet.copies.tolist(), draws)
-    return Weights(picked, questions, notes)
-
-
-def _times(rng: np.random.Generator, n: int, draws: int) -> Floats:
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    return np.vstack([np.ones(n), drawn])
-
-
-def _strata(rng: np.random.Generator, groups: Sequence[Any], draws: int) -> Floats:
-    found = np.zeros((draws + 1, len(groups)))
-    for group in sorted(set(groups)):
-        members = [i for i, other in enumerate(groups) if other == group]
-        found[:, members] = _times(rng, len(members), draws)
-    return found
-
-
-def gains(arm: Arm, drawn: Weights, axis: Axis, validation: bool = False) -> Floats:
-    """Gain over the untouched base, [rates, draws + 1, rounds + 1]: nats, or share of questions."""
-
-    def one(seed: int) -> Floats:
-        sheet = arm.seeds[seed]
-        chosen = np.array(
-            [
-                is_validation(question) == validation and (not axis.tasks or task in axis.tasks)
-                for question, task in zip(sheet.questions, sheet.tasks, strict=True)
-            ]
-        )
-        values = (-sheet.nll if axis.measure == "nll" else sheet.accuracy)[:, :, chosen]
-        mean = _mean(values, drawn.questions[seed][:, chosen])
-        return mean - mean[:, :, :1]
-
-    return _over_seeds(arm, drawn, one)
-
-
-def leaks(arm: Arm, drawn: Weights, attack: str, copies: int) -> Floats:
-    """Share of notes written `copies` times that came out, less the twins' share; as `gains`.
-
-    Without twins the share itself.
-    """
-
-    def one(seed: int) -> Floats:
-        sheet = arm.seeds[seed]
-        level, twins = sheet.copies == copies, sheet.copies == 0
-        times, hits = drawn.notes[seed], sheet.hits[attack]
-        share = _mean(hits[:, :, level], times[:, level])
-        return share - _mean(hits[:, :, twins], times[:, twins]) if twins.any() else share
-
-    return _over_seeds(arm, drawn, one)
-
-
-def _mean(values: Floats, times: Floats) -> Floats:
-    """[rates, rounds, units] under [draws, units] -> [rates, draws, rounds]; NaN counts nowhere."""
-    known = ~np.isnan(values)
-    total = np.einsum("aru,du->adr", np.where(known, values, 0.0), times)
-    count = np.einsum("aru,du->adr", known.astype(np.float64), times)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / count)
-
-
-def _over_seeds(arm: Arm, drawn: Weights, one: Any) -> Floats:
-    """Mean over the drawn seeds; one in which nothing could be tried (NaN) counts nowhere."""
-    seeds = list(drawn.questions)
-    found = np.stack([one(seed) for seed in seeds])  # [seeds, rates, draws, rounds]
-    times = drawn.seeds.T[:, None, :, None] * ~np.isnan(found)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((np.nan_to_num(found) * times).sum(axis=0) / times.sum(axis=0))
-
-
-# --- two arms ---------------------------------------------------------------------------------
+    notes: int
+    twins: int
 
 
 @dataclass(frozen=True)
@@ -149,42 +59,106 @@ def compare(
     A row's figures are (point, low, high), 95 %: `leak_a`, `leak_b`, `difference` = a less b,
     `ratio` = a over b where b's interval is clear of 0, `gain_a`, `gain_b`, `gain_difference`, and
     for each axis of `beside` the difference in gain. `verdict`: "less", "more", or "cannot tell:
-    why" of b's leakage. rate_*, round_*: where each arm stands, by the point estimate.
+    why" of b's leakage. rate_*, round_*: where each arm stands, by the point estimate; `early`
+    names those for which that is within the first round, of which only the ends are measured.
     """
     shared = [one for one in a.seeds if one in b.seeds]
     if problem := _problem(a, b, shared):
         return [_untold(a, b, case, problem)]
     drawn = weights(a, shared, draws, seed)
-    units = min(int((a.seeds[s].copies == case.copies).sum()) for s in shared) * len(shared)
+    count = _count(a, case, shared)
     sides = [_Side(arm, drawn, case) for arm in (a, b)]
     best = [side.best for side in sides]
-    rows = [_row(a, b, case, "own best", None, [s.at_best() for s in sides], units, shared)]
+    rows = [_row(a, b, case, "own best", None, [s.at_best() for s in sides], count, shared)]
     for share in shares:
         target = share * min(gain for gain, *_ in best)
         if target <= 0:
             rows.append(_untold(a, b, case, "an arm learned nothing on this axis", share))
             continue
         at = [side.at_gain(target) for side in sides]
-        rows.append(_row(a, b, case, "same utility", share, at, units, shared) | {"gain": target})
+        rows.append(_row(a, b, case, "same utility", share, at, count, shared) | {"gain": target})
     return rows
+
+
+def at_own_best(arm: Arm, case: Case, draws: int = DRAWS, seed: int = 0) -> Row:
+    """The arm at the rate and round that its validation half likes best.
+
+    rate, round; leak, gain and `beside` as in `compare`.
+    """
+    at = _Side(arm, weights(arm, list(arm.seeds), draws, seed), case).at_best()
+    count = _count(arm, case, list(arm.seeds))
+    beside = zip(case.beside, at.beside, strict=True)
+    return {
+        **{"rate": at.rate, "round": at.round},
+        **{"leak": _leak(at, count), "gain": _interval(at.gain, count.notes)},
+        "beside": {axis.name: _interval(values, count.notes) for axis, values in beside},
+    }
+
+
+def _count(arm: Arm, case: Case, seeds: Sequence[int]) -> Count:
+    copies = np.concatenate([arm.seeds[seed].copies for seed in seeds])
+    return Count(int((copies == case.copies).sum()), int((copies == 0).sum()))
+
+
+def frontier(
+    arm: Arm, case: Case, points: int = 8, draws: int = DRAWS, seed: int = 0
+) -> list[tuple[float, Three]]:
+    """(gain, leakage with interval) at `points` even steps up to the arm's best gain.
+
+    The gain is that of the figures' half; a step that is not surely reached is left out.
+    """
+    side = _Side(arm, weights(arm, list(arm.seeds), draws, seed), case)
+    count = _count(arm, case, list(arm.seeds))
+    found = []
+    for step in range(1, points + 1):
+        target = float(side.gain[:, 0].max()) * step / points
+        if target > 0 and _missed((at := side.at_gain(target)).leak) <= MISSED:
+            found.append((target, _leak(at, count)))
+    return [(gain, leak) for gain, leak in found if leak]
+
+
+def courses(arm: Arm, case: Case) -> list[tuple[float, list[tuple[float, float]]]]:
+    """(rate, its rounds as (gain, leakage)) of each rate, from the data as they are."""
+    drawn = weights(arm, list(arm.seeds), 0, 0)
+    side = _Side(arm, drawn, case)
+    leak = (side.share - side.twins)[:, 0]
+    lines = (
+        list(map(tuple, np.column_stack(pair).tolist()))
+        for pair in zip(side.gain[:, 0], leak, strict=True)
+    )
+    return list(zip(arm.rates, lines, strict=True))
 
 
 @dataclass(frozen=True)
 class _At:
-    """One arm somewhere on its frontier; arrays [draws + 1]."""
+    """One arm somewhere on its frontier; arrays [draws + 1], leak = share less twins.
 
-    leak: Floats
+    notes, guessed: for each note of the level, and for each twin, whether it came out, by the data
+    alone; between two rounds a part of one.
+    """
+
+    share: Floats
+    twins: Floats
+    notes: Floats
+    guessed: Floats
     gain: Floats
     beside: list[Floats]
     rate: float
     round: float
 
+    @property
+    def leak(self) -> Floats:
+        return self.share - self.twins
+
 
 class _Side:
     def __init__(self, arm: Arm, drawn: Weights, case: Case) -> None:
-        self.arm = arm
+        self.arm, self.seeds = arm, list(drawn.questions)
+        self.attack, self.copies = case.attack, case.copies
         self.gain = gains(arm, drawn, case.axis)
-        self.leak = leaks(arm, drawn, case.attack, case.copies)
+        self.share = shares(arm, drawn, case.attack, case.copies)
+        guessed = shares(arm, drawn, case.attack, 0)
+        self.twins = np.where(np.isnan(guessed), 0.0, guessed)  # without twins the share itself
         self.beside = [gains(arm, drawn, axis) for axis in case.beside]
         chosen = gains(arm, drawn, case.axis, validation=True)[:, 0]  # [rates, rounds + 1]
         # ties between rates go to the one that the validation half likes best
@@ -196,21 +170,53 @@ class _Side:
         """At the rate and round with the highest gain on the validation half."""
         _, rate, number = self.best
         beside = [other[rate, :, number] for other in self.beside]
-        where = self.arm.rates[rate], float(self.arm.rounds[number])
-        return _At(self.leak[rate, :, number], self.gain[rate, :, number], beside, *where)
+        return _At(
+            share=self.share[rate, :, number],
+            twins=self.twins[rate, :, number],
+            notes=self._hits(self.copies)[rate, number],
+            guessed=self._hits(0)[rate, number],
+            gain=self.gain[rate, :, number],
+            beside=beside,
+            rate=self.arm.rates[rate],
+            round=float(self.arm.rounds[number]),
+        )
 
     def at_gain(self, target: float) -> _At:
         """Where the arm leaks least of all places at which a rate first reaches the gain."""
         places = [first_reach(self.gain[rate], target) for rate in self.order]
-        found = [value_at(self.leak[r], p) for r, p in zip(self.order, places, strict=True)]
-        leak, which = least(np.stack(found))
-        beside = []
-        for other in self.beside:
-            values = [value_at(other[r], p) for r, p in zip(self.order, places, strict=True)]
-            beside.append(np.stack(values)[which, np.arange(len(which))])
-        place = places[which[0]]
-        where = self.arm.rates[self.order[which[0]]], _round(self.arm, place)
-        return _At(leak, np.where(np.isnan(leak), np.nan, target), beside, *where)
+        leak = self.share - self.twins
+        lowest, which = least(self._there(leak, places))
+
+        def taken(values: Floats) -> Floats:
+            return self._there(values, places)[which, np.arange(len(which))]
+
+        rate, place = self.order[which[0]], places[which[0]]
+
+        def notes(copies: int) -> Floats:
+            hits = self._hits(copies)[rate].T  # [notes, rounds + 1]
+            return value_at(hits, Place(*(np.repeat(part[:1], len(hits)) for part in place)))
+
+        return _At(
+            share=taken(self.share),
+            twins=taken(self.twins),
+            notes=notes(self.copies),
+            guessed=notes(0),
+            gain=np.where(np.isnan(lowest), np.nan, target),
+            beside=[taken(other) for other in self.beside],
+            rate=self.arm.rates[rate],
+            round=_round(self.arm, place),
+        )
+
+    def _there(self, values: Floats, places: Sequence[Place]) -> Floats:
+        """`values` [rates, draws, rounds + 1] at each rate's place: [rates, draws]."""
+        pairs = zip(self.order, places, strict=True)
+        return np.stack([value_at(values[rate], place) for rate, place in pairs])
+
+    def _hits(self, copies: int) -> Floats:
+        """[rates, rounds + 1, notes] of a level, all seeds side by side."""
+        sheets = [self.arm.seeds[seed] for seed in self.seeds]
+        found = [sheet.hits[self.attack][:, :, sheet.copies == copies] for sheet in sheets]
+        return np.concatenate(found, axis=2)
 
 
 def _round(arm: Arm, place: Place) -> float:
@@ -249,14 +255,15 @@ def _row(
     way: str,
     share: float | None,
     at: Sequence[_At],
-    notes: int,
+    count: Count,
     seeds: Sequence[int],
 ) -> Row:
     ours, theirs = at
-    row = _head(a, b, case) | {"way": way, "share": share, "seeds": len(seeds), "notes": notes}
+    row = _head(a, b, case) | {"way": way, "share": share, "seeds": len(seeds)} | count._asdict()
     row |= {"rate_a": ours.rate, "rate_b": theirs.rate}
     row |= {"round_a": ours.round, "round_b": theirs.round}
-    row |= dict(_figures(case, ours, theirs, notes))
+    row["early"] = [arm.name for arm, side in ((a, ours), (b, theirs)) if 0 < side.round < 1]
+    row |= dict(_figures(case, ours, theirs, count))
     short = [arm.name for arm, side in ((a, ours), (b, theirs)) if _missed(side.leak) > MISSED]
     difference = row["difference"]
     if short:
@@ -270,25 +277,60 @@ def _row(
     return row
 
 
-def _figures(case: Case, ours: _At, theirs: _At, notes: int) -> Iterator[tuple[str, Any]]:
-    yield "leak_a", _interval(ours.leak, notes)
-    yield "leak_b", (below := _interval(theirs.leak, notes))
-    yield "difference", _interval(ours.leak - theirs.leak, notes)
+def _figures(case: Case, ours: _At, theirs: _At, count: Count) -> Iterator[tuple[str, Any]]:
+    yield "leak_a", _leak(ours, count)
+    yield "leak_b", (below := _leak(theirs, count))
+    drawn = _interval(ours.leak - theirs.leak, count.notes)
+    yield "difference", drawn and _wider(drawn, _score_of_pairs(ours, theirs))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = ours.leak / theirs.leak
-    yield "ratio", _interval(ratio, notes) if below and below[1] > 0 else None
-    yield "gain_a", _interval(ours.gain, notes)
-    yield "gain_b", _interval(theirs.gain, notes)
-    yield "gain_difference", _interval(ours.gain - theirs.gain, notes)
+    yield "ratio", _interval(ratio, count.notes) if below and below[1] > 0 else None
+    yield "gain_a", _interval(ours.gain, count.notes)
+    yield "gain_b", _interval(theirs.gain, count.notes)
+    yield "gain_difference", _interval(ours.gain - theirs.gain, count.notes)
     pairs = zip(case.beside, ours.beside, theirs.beside, strict=True)
-    yield "beside", {axis.name: _interval(a - b, notes) for axis, a, b in pairs}
+    yield "beside", {axis.name: _interval(a - b, count.notes) for axis, a, b in pairs}
+
+
+def _leak(at: _At, count: Count) -> Three | None:
+    drawn = _interval(at.leak, count.notes)
+    return drawn and _wider(drawn, _score(at, count))
+
+
+def _score(at: _At, count: Count) -> Interval:
+    """The leak by Wilson's and Newcombe's intervals, as if all seeds' notes were one sample.
+
+    Between two rounds the share of notes is no count; Wilson's takes it as it is.
+    """
+    if np.isnan(at.share[0]):
+        return Interval(0.0, -1.0, 1.0)
+    share = wilson(float(at.share[0]) * count.notes, count.notes)
+    if not count.twins:
+        return share
+    return apart(share, wilson(float(at.twins[0]) * count.twins, count.twins))
+
+
+def _score_of_pairs(ours: _At, theirs: _At) -> Interval:
+    """Difference of two leaks on the same notes and twins: Bonett and Price's, then both apart."""
+    found = []
+    for a, b in ((ours.notes, theirs.notes), (ours.guessed, theirs.guessed)):
+        change = (a - b)[~np.isnan(a - b)]
+        if len(change):
+            up, down = change[change > 0].sum(), -change[change < 0].sum()
+            found.append(paired_share(float(up), float(down), len(change)))
+    return apart(*found) if len(found) == 2 else found[0]
+
+
+def _wider(drawn: Three, score: Interval) -> Three:
+    """A bootstrap of none of n notes has no width: no interval is narrower than the score's."""
+    return drawn[0], min(drawn[1], score.low), max(drawn[2], score.high)
 
 
 def _missed(values: Floats) -> float:
     return float(np.isnan(values).mean()) if not np.isnan(values[0]) else 1.0
 
 
-def _interval(values: Floats, notes: int) -> tuple[float, float, float] | None:
+def _interval(values: Floats, notes: int) -> Three | None:
     """(point, low, high) from [draws + 1], row 0 the data; None where the data have no value.
 
     The percentiles are expanded as for a bootstrap over so many notes (`expanded_tail`).
@@ -296,5 +338,6 @@ def _interval(values: Floats, notes: int) -> tuple[float, float, float] | None:
     if np.isnan(values[0]):
         return None
     tail = expanded_tail(notes, 0.95)
-    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
+    with np.errstate(invalid="ignore"):  # a ratio may be infinite
+        low, high = np.nanquantile(values[1:], [tail, 1 - tail])
     return float(values[0]), float(low), float(high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from markupsafe import Markup
 from fedmem.errors import DataError
 from fedmem.metrics.summary import read_config, read_json, read_table, summarise
 from fedmem.report import attacks, clients, heat, panels, phi, ranked, svg, tail, view
+from fedmem.report.matched import matched_arms
 from fedmem.report.protection import protection
 from fedmem.report.utility import compare, utility
 from fedmem.report.view import Arm, Table
@@ -21,16 +23,17 @@ from fedmem.report.view import Arm, Table
 HERE = Path(__file__).parent
 
 
-def write_report(run_dirs: list[Path], out: Path) -> Path:
+def write_report(run_dirs: list[Path], out: Path, tasks: Sequence[str] = ()) -> Path:
     """One self-contained HTML file of one or several runs; returns `out`.
 
     Figures are computed from the runs' files alone. Texts of notes are shown only where the run
     kept them (it does not unless every note is synthetic, or privacy.redact is off).
+    `tasks`: whose NLL is the utility at which arms are compared; none: all.
     Fails with DataError on a folder that is no run.
     """
     if not run_dirs:
         raise DataError("a report needs at least one run directory")
-    text = render(load_arms(run_dirs))
+    text = render(load_arms(run_dirs), tasks)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
@@ -75,7 +78,7 @@ def _texts(path: Path, summary: dict[str, Any]) -> dict[str, tuple[str, list[str
     }
 
 
-def render(arms: Sequence[Arm]) -> str:
+def render(arms: Sequence[Arm], tasks: Sequence[str] = ()) -> str:
     """The page as text."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -84,6 +87,7 @@ def render(arms: Sequence[Arm]) -> str:
     environment.filters["tidy"] = lambda text: text.replace(" %", "\u00a0%")
     template = environment.from_string((HERE / "template.html").read_text(encoding="utf-8"))
     said, matched = compare(arms)
+    against = matched_arms([arm.path for arm in arms], [arm.name for arm in arms], tasks)
     return template.render(
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         arms=arms,
@@ -105,9 +109,11 @@ def render(arms: Sequence[Arm]) -> str:
             *(("tail", "The worst case", tail.tails(arms)),),
             *(("audit", "Accounted, and shown by the audit", attacks.audited(arms)),),
             *(("utility", "What the model learned", utility(arms)),),
+            *(("matched", "Arm against arm, at the same utility", replace(against, said=[])),),
         ],
         said=said,
         matched=matched,
+        against=against,
         protection=protection(arms),
         leaks=[(arm, leaks(arm)) for arm in arms],
         differs=differences(arms),

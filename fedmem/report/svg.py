@@ -20,6 +20,7 @@ MARKERS = 6  # distinct looks; style.css has as many colours and dashes
 
 
 Role = Literal["main", "twins", "chance", "base"]
+Scale = Callable[[float], float]  # from a figure to its place
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _frame(title: str, height: float, body: list[str]) -> Markup:
+def frame(title: str, height: float, body: list[str]) -> Markup:
+    """The whole drawing, with its title in words."""
     # An id from the content: the same run gives the same page, byte for byte.
     name = "plot-" + sha256((title + "".join(body)).encode()).hexdigest()[:10]
     return Markup(
@@ -159,24 +161,25 @@ def line_chart(
         said = escape(tick(value))
         body.append(f'<text class="end" x="{LEFT - 6}" y="{y(value) + 3.5:.1f}">{said}</text>')
     for i, label in enumerate(places):
-        body.append(_text(x(i), floor + 16, label))
+        body.append(text(x(i), floor + 16, label))
     for i, label in enumerate(below):
-        body.append(_text(x(i), floor + 29, label, "soft"))
+        body.append(text(x(i), floor + 29, label, "soft"))
     if axis:
-        body.append(_text((LEFT + right) / 2, HEIGHT - 4, axis, "soft"))
+        body.append(text((LEFT + right) / 2, HEIGHT - 4, axis, "soft"))
     mains = [line for line in series if line.role == "main"]
     for line in sorted(series, key=lambda s: s.role == "main"):
         nudge = 7.0 * (mains.index(line) - (len(mains) - 1) / 2) if line.role == "main" else 0.0
         body.append(_line(line, lambda at, n=nudge: x(at) + n, y, step))  # type: ignore[misc]
-    return _frame(title, HEIGHT, body)
+    return frame(title, HEIGHT, body)
 
 
 def _level(y: float) -> str:
     return f'y1="{y:.1f}" y2="{y:.1f}"'
 
 
-def _text(x: float, y: float, text: str, css: str = "") -> str:
-    return f'<text class="middle {css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+def text(x: float, y: float, said: str, css: str = "") -> str:
+    """A label, centred on x."""
+    return f'<text class="middle {css}" x="{x:.1f}" y="{y:.1f}">{escape(said)}</text>'
 
 
 def _line(
@@ -262,7 +265,7 @@ def _rows(
         body.append(
             f'<line class="{css}" x1="{at:.1f}" x2="{at:.1f}" y1="18" y2="{height - 4:.0f}"/>'
         )
-        body.append(_text(at, 12, tick(value), "soft"))
+        body.append(text(at, 12, tick(value), "soft"))
     if chance is not None:
         ends = f'x1="{x(chance):.1f}" x2="{x(chance):.1f}" y1="18" y2="{height - 4:.0f}"'
         body.append(f'<line class="line chance" {ends}/>')
@@ -275,7 +278,7 @@ def _rows(
             body.append(_bar(bar, x, y + row / 2, WIDTH - right + 8, said, low, dots))
             y += row
         y += gap
-    return _frame(title, height, body)
+    return frame(title, height, body)
 
 
 def _bar(

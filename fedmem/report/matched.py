@@ -1,0 +1,160 @@
+"""The page's section on arm against arm: frontiers, each at its own best, and at equal utility."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fedmem.errors import DataError
+from fedmem.metrics import matched, observations, sheets
+from fedmem.metrics.draws import Axis
+from fedmem.metrics.matched import Case
+from fedmem.report import view
+from fedmem.report.plane import Path as Line
+from fedmem.report.plane import Spot, plane
+from fedmem.report.view import Figure, Panel, Table, number
+
+SHARES = (0.5, matched.SHARE, 0.9)
+SAID = {"phi": "PHI", "window": "a long run of tokens", "exact": "the exact continuation"}
+HEAD = [
+    *("arms", "leak", "utility", "compared at", "first", "second", "difference", "first / second"),
+    *("gain, first", "gain, second", "second leaks"),
+]
+
+
+def matched_arms(run_dirs: Sequence[Path], names: Sequence[str], tasks: Sequence[str]) -> Panel:
+    """The runs by arm (a config less seed and rate), every arm against the first one.
+
+    `names`: of the runs. `tasks`: those whose NLL, together, is the utility compared at; none: all.
+    Nothing where all runs are of one arm. Raises DataError for a task that no run has.
+    """
+    grouped = observations.by_arm(run_dirs)
+    if len(grouped) < 2:
+        return Panel()
+    try:
+        arms = []
+        label = dict(zip(run_dirs, names, strict=True))
+        trees = [dict(view.flat(tree)) for tree, _ in grouped]
+        for (_, paths), tree in zip(grouped, trees, strict=True):
+            name = label[paths[0]] if len(paths) == 1 else differing(tree, trees)
+            rows = pa.concat_tables([observations.observe(path) for path in paths])
+            arms.append(sheets.arm(name, rows))
+    except DataError as error:
+        return Panel(said=[f"Arms are not compared: {error}."])
+    top = max(int(sheet.copies.max()) for arm in arms for sheet in arm.seeds.values())
+    known = sorted({task for arm in arms for s in arm.seeds.values() for task in s.tasks})
+    if strange := sorted(set(tasks) - set(known)):
+        raise DataError(f"--utility: no task is called {strange[0]!r} ({', '.join(known)})")
+    first = Axis(" and ".join(tasks), "nll", tuple(tasks)) if tasks else Axis("all tasks")
+    apart = [Axis(task, "nll", (task,)) for task in known if [task] != list(tasks)]
+    return panel(arms, top, [first, *apart] if len(known) > 1 else [first])
+
+
+def differing(tree: Mapping[str, str], trees: Sequence[Mapping[str, str]]) -> str:
+    """What sets an arm's config apart from the others, as in "method lora, r 4"."""
+    keys = [key for key in tree if len({other.get(key) for other in trees}) > 1]
+    return ", ".join(f"{key.rpartition('.')[2]} {tree[key]}" for key in keys[:3]) or "as the first"
+
+
+def panel(arms: Sequence[sheets.Arm], copies: int, axes: Sequence[Axis]) -> Panel:
+    """Every arm against the first, along each axis; the first axis is drawn and said in words."""
+    found = Panel()
+    rows = []
+    for other in arms[1:]:
+        for axis in axes:
+            for attack in ("phi", "exact"):
+                case = Case(axis, attack, copies, tuple(a for a in axes if a is not axis))
+                rows += matched.compare(arms[0], other, case, SHARES)
+    for row in rows:
+        first = row["attack"] == "phi" and row["axis"] == axes[0].name
+        if first and row["share"] in (None, matched.SHARE):
+            found.said.append(sentence(row))
+    if min(len(arm.seeds) for arm in arms) < 2:
+        found.said.append(
+            "One seed an arm: these intervals speak of other notes and questions under these very "
+            "runs, and not of training again."
+        )
+    case = Case(axes[0], "phi", copies)
+    found.figures.append(figure(arms, case))
+    found.tables.append(Table("Arm against arm (95 % intervals)", HEAD, list(map(cells, rows))))
+    return found
+
+
+def figure(arms: Sequence[sheets.Arm], case: Case) -> Figure:
+    """Leakage over gain: each rate's rounds thin, each arm's frontier bold with intervals."""
+    lines = []
+    for look, arm in enumerate(arms):
+        for rate, course in matched.courses(arm, case):
+            spots = [Spot(gain, leak) for gain, leak in course]
+            lines.append(Line(f"{arm.name}, rate {rate:g}", look, spots, thin=True))
+        spots = [
+            Spot(gain, *leak, text=f"gain {gain:.2f}: {points(leak)}")
+            for gain, leak in matched.frontier(arm, case)
+        ]
+        if spots:
+            lines.append(Line(arm.name, look, spots))
+    unit = "nats a token" if case.axis.measure == "nll" else "share of questions"
+    axis = f"gain over the untouched base, {case.axis.name} ({unit})"
+    title = f"{SAID[case.attack]} from notes written {case.copies} times, less twins, by utility"
+    said = (
+        f"Share of notes written {case.copies} times that gave back {SAID[case.attack]}, the true "
+        "text granted, less the twins' share. Thin: the rounds of each learning rate. Bold: the "
+        "least that an arm leaks at a utility."
+    )
+    return Figure("Leakage at each utility", said, plane(title, lines, axis))
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """A comparison in words; what cannot be told is said with its reason."""
+    head = f"{row['b']} against {row['a']}, {place(row)}"
+    if "difference" not in row or row["difference"] is None:
+        return f"{head}: {row['verdict']}."
+    told = row["verdict"]
+    if told in ("less", "more"):
+        told = f"{row['b']} leaks {told}"
+    first, second = points(row["leak_a"]), points(row["leak_b"])
+    early = (
+        f" (Reached by {' and '.join(row['early'])} within the first round, in which nothing was "
+        "measured.)"
+    )
+    return (
+        f"{head}: {SAID[row['attack']]} from notes written {row['copies']} times, above twins, "
+        f"{row['a']} {first}, {row['b']} {second}, difference {points(row['difference'])}: {told}."
+    ) + early * bool(row["early"])
+
+
+def place(row: dict[str, Any]) -> str:
+    """Where two arms are compared, in words."""
+    if row["share"] is None:
+        return f"each at its own best ({row['axis']})"
+    return f"at the same utility ({100 * row['share']:.0f} % of the smaller gain, {row['axis']})"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A comparison as a row of the table."""
+    head = [f"{row['a']} / {row['b']}", SAID[row["attack"]], row["axis"], place(row)]
+    if "difference" not in row:
+        return [*head, *["–"] * 6, row["verdict"]]
+    figures = [points(row[key]) for key in ("leak_a", "leak_b", "difference")]
+    ratio = row["ratio"]
+    figures.append(f"{ratio[0]:.1f} ({ratio[1]:.1f}–{ratio[2]:.1f})" if ratio else "–")
+    gains = [nats(row[key]) for key in ("gain_a", "gain_b")]
+    return [*head, *figures, *gains, row["verdict"]]
+
+
+def points(value: tuple[float, float, float] | None) -> str:
+    """A share of notes in points, as in "44 (23 to 67)"."""
+    if value is None:
+        return "–"
+    point, low, high = (f"{100 * part:.0f}".replace("-", "−") for part in value)
+    return f"{point} ({low} to {high}) points"
+
+
+def nats(value: tuple[float, float, float] | None) -> str:
+    """A gain, as in "0.25 (0.21 to 0.29)"."""
+    if value is None:
+        return "–"
+    return f"{number(value[0], 2)} ({number(value[1], 2)} to {number(value[2], 2)})"
