@@ -18,14 +18,12 @@ from fedmem.report.view import seconds
 from fedmem.rundir import RunDir, find, is_finished, read_manifest
 from fedmem.workers import STARTING, WAITING
 
-IN_REPORT = 8  # so many runs side by side can still be told apart on one page
-
 
 @dataclass(frozen=True)
 class SweepRun:
     """What a sweep leaves behind; `runs` maps a point's name to its run directory.
 
-    `report`: the joint one, None where there are too many runs for one page.
+    `report`: the joint one, of the arms alone where there are too many runs; None without runs.
     """
 
     path: Path
@@ -62,7 +60,7 @@ def run_sweep(
         index.write()
         group.run(slots, overall, index.update)
         page = parent.path / "report.html"
-        if 0 < len(group.runs) <= IN_REPORT:
+        if group.runs:
             from fedmem.report import write_report
 
             write_report(group.ordered(), page)

@@ -24,7 +24,7 @@ from fedmem.loading import load_config
 from fedmem.metrics import observations
 from fedmem.progress import Event, Progress, shown
 from fedmem.report.view import seconds
-from fedmem.rundir import find, finished_runs, read_manifest
+from fedmem.rundir import find, finished_runs, is_finished, read_manifest
 from fedmem.sweep import run_sweep
 
 HERE = Path(__file__).parent
@@ -40,14 +40,19 @@ def run(parts: list[str], smoke: bool, root: str | None, results: Path, jobs: in
     left = {place: len(points(config)) for place, config in blocks}
     results.mkdir(parents=True, exist_ok=True)
     with shown(whole="study") as progress:
-        began, done = time.monotonic(), 0
+        took = made = 0.0
         for (part, seed), config in blocks:
+            before = find(config, "sweep")
+            new = before is None or not is_finished(before)
+            began = time.monotonic()
             runs = _block(config, progress, jobs)
             _keep(part, runs, results)
-            done += left.pop((part, seed))
+            count = left.pop((part, seed))
+            if new:  # what was finished before says nothing of what runs take
+                took, made = took + time.monotonic() - began, made + count
             todo = sum(left.values())
-            about = seconds((time.monotonic() - began) / done * todo)
-            text = f"{part}, seed {seed}: {len(runs)} runs; {todo} runs left, about {about}"
+            about = f", about {seconds(took / made * todo)}" if todo and made else ""
+            text = f"{part}, seed {seed}: {len(runs)} runs; {todo} runs left{about}"
             progress(Event("study", text, lasting=True))
 
 

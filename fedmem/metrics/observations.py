@@ -7,7 +7,8 @@ file an arm holds all that a comparison needs; no model and no text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2s
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ def observe(run_dir: Path) -> pa.Table:
     found = passes(scores, canaries, {row["round"]: row["participants"] for row in lines})
     head = {"seed": config.seed, "lr": config.training.lr}
     rows: list[dict[str, Any]] = []
-    for answer in read_table(run_dir / "answers.parquet").to_pylist():
+    answers = read_table(run_dir / "answers.parquet").to_pylist()
+    for answer, unit in zip(answers, _units(answers), strict=True):
         if answer["model"] == "global":
             same = {key: answer[key] for key in ("round", "task", "nll", "right")}
-            rows.append(head | same | {"unit": answer["question"]})
+            rows.append(head | same | {"unit": unit})
     for (round_, knowledge, attacker), notes in sorted(found.items()):
         if knowledge != BOUND or attacker != "*":
             continue
@@ -86,6 +88,17 @@ def observe(run_dir: Path) -> pa.Table:
             row["copies"] = 0 if canary.twin else canary.copies
             rows.append(row | {a: outcome.hit(a, config.attack.continuation) for a in ATTACKS})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _units(answers: list[dict[str, Any]]) -> Iterator[str]:
+    """Each answer's question: its id; with task and number where several questions share the id."""
+    first = answers[0]["round"] if answers else 0
+    often = Counter(row["question"] for row in answers if row["round"] == first)
+    seen: Counter[tuple[int, str, str]] = Counter()
+    for row in answers:
+        name, place = row["question"], (row["round"], row["task"], row["question"])
+        seen[place] += 1
+        yield name if often[name] == 1 else f"{row['task']}/{name}/{seen[place]}"
 
 
 def by_arm(run_dirs: Iterable[Path]) -> list[tuple[dict[str, Any], list[Path]]]:

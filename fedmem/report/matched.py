@@ -19,6 +19,13 @@ from fedmem.report.view import Figure, Panel, Table, number
 
 SHARES = (0.5, matched.SHARE, 0.9)
 SAID = {"phi": "PHI", "window": "a long run of tokens", "exact": "the exact continuation"}
+INTRO = (
+    "An arm is a config less seed and learning rate; each is compared with the first. Half of "
+    "the held-out questions choose rates, rounds and the utility compared at; gains are those "
+    "of the other half over the untouched base. At the same utility an arm stands where it "
+    "leaks least among the places at which one of its rates first reaches it. Seeds, "
+    "questions and notes are drawn together, alike for both arms."
+)
 HEAD = [
     *("arms", "leak", "utility", "compared at", "first", "second", "difference", "first / second"),
     *("gain, first", "gain, second", "second leaks"),
@@ -31,15 +38,12 @@ def matched_arms(run_dirs: Sequence[Path], names: Sequence[str], tasks: Sequence
     `names`: of the runs. `tasks`: those whose NLL, together, is the utility compared at; none: all.
     Nothing where all runs are of one arm. Raises DataError for a task that no run has.
     """
-    grouped = observations.by_arm(run_dirs)
-    if len(grouped) < 2:
+    found = grouped(run_dirs, names)
+    if len(found) < 2:
         return Panel()
     try:
         arms = []
-        label = dict(zip(run_dirs, names, strict=True))
-        trees = [dict(view.flat(tree)) for tree, _ in grouped]
-        for (_, paths), tree in zip(grouped, trees, strict=True):
-            name = label[paths[0]] if len(paths) == 1 else differing(tree, trees)
+        for name, paths in found.items():
             rows = pa.concat_tables([observations.observe(path) for path in paths])
             arms.append(sheets.arm(name, rows))
     except DataError as error:
@@ -51,6 +55,18 @@ def matched_arms(run_dirs: Sequence[Path], names: Sequence[str], tasks: Sequence
     first = Axis(" and ".join(tasks), "nll", tuple(tasks)) if tasks else Axis("all tasks")
     apart = [Axis(task, "nll", (task,)) for task in known if [task] != list(tasks)]
     return panel(arms, top, [first, *apart] if len(known) > 1 else [first])
+
+
+def grouped(run_dirs: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:
+    """Arm's name -> its runs. An arm of one run has the run's name, others what sets them apart."""
+    label = dict(zip(run_dirs, names, strict=True))
+    arms = observations.by_arm(run_dirs)
+    trees = [dict(view.flat(tree)) for tree, _ in arms]
+    found: dict[str, list[Path]] = {}
+    for (_, paths), tree in zip(arms, trees, strict=True):
+        name = label[paths[0]] if len(paths) == 1 else differing(tree, trees)
+        found[name if name not in found else f"{name} ({len(found) + 1})"] = paths
+    return found
 
 
 def differing(tree: Mapping[str, str], trees: Sequence[Mapping[str, str]]) -> str:

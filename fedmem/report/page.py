@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from fedmem.errors import DataError
 from fedmem.metrics.summary import read_config, read_json, read_table, summarise
 from fedmem.report import attacks, clients, heat, panels, phi, ranked, svg, tail, view
-from fedmem.report.matched import matched_arms
+from fedmem.report.matched import INTRO, grouped, matched_arms
 from fedmem.report.protection import protection
 from fedmem.report.utility import compare, utility
 from fedmem.report.view import Arm, Table
 
 HERE = Path(__file__).parent
+MOST = 8  # so many runs side by side can still be told apart on one page
 
 
 def write_report(run_dirs: list[Path], out: Path, tasks: Sequence[str] = ()) -> Path:
     """One self-contained HTML file of one or several runs; returns `out`.
+
+    More than `MOST` runs are shown by arm: what each gives back, at what utility.
 
     Figures are computed from the runs' files alone. Texts of notes are shown only where the run
     kept them (it does not unless every note is synthetic, or privacy.redact is off).
@@ -33,7 +36,10 @@ def write_report(run_dirs: list[Path], out: Path, tasks: Sequence[str] = ()) -> 
     """
     if not run_dirs:
         raise DataError("a report needs at least one run directory")
-    text = render(load_arms(run_dirs), tasks)
+    if len(run_dirs) > MOST:
+        text = render_many(run_dirs, tasks)
+    else:
+        text = render(load_arms(run_dirs), tasks)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
@@ -80,16 +86,10 @@ def _texts(path: Path, summary: dict[str, Any]) -> dict[str, tuple[str, list[str
 
 def render(arms: Sequence[Arm], tasks: Sequence[str] = ()) -> str:
     """The page as text."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    # No line may begin with a per cent sign.
-    environment.filters["tidy"] = lambda text: text.replace(" %", "\u00a0%")
-    template = environment.from_string((HERE / "template.html").read_text(encoding="utf-8"))
     said, matched = compare(arms)
     against = matched_arms([arm.path for arm in arms], [arm.name for arm in arms], tasks)
-    return template.render(
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+    return template("template.html").render(
+        style=style(),
         arms=arms,
         several=len(arms) > 1,
         glance=phi.glance,
@@ -114,6 +114,7 @@ def render(arms: Sequence[Arm], tasks: Sequence[str] = ()) -> str:
         said=said,
         matched=matched,
         against=against,
+        against_intro=INTRO,
         protection=protection(arms),
         leaks=[(arm, leaks(arm)) for arm in arms],
         differs=differences(arms),
@@ -124,6 +125,42 @@ def render(arms: Sequence[Arm], tasks: Sequence[str] = ()) -> str:
         canaries_differ=_canaries_differ(arms),
         one_each=all(lv["patients"] == lv["notes"] for arm in arms for lv in arm.summary["levels"]),
         ties=sum(arm.summary["ties"] for arm in arms),
+    )
+
+
+def template(name: str) -> Template:
+    """A page's template, beside this file."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # No line may begin with a per cent sign.
+    environment.filters["tidy"] = lambda text: text.replace(" %", "\u00a0%")
+    return environment.get_template(name)
+
+
+def style() -> Markup:
+    """The style sheet, for within a page."""
+    return Markup((HERE / "style.css").read_text(encoding="utf-8"))
+
+
+def render_many(run_dirs: Sequence[Path], tasks: Sequence[str] = ()) -> str:
+    """The page of more runs than can be told apart one by one: their arms, against the first."""
+    names = [read_config(path).name for path in run_dirs]
+    found = grouped(run_dirs, short_names(names))
+    rows = [[name, path.name] for name, paths in found.items() for path in paths]
+    return template("arms.html").render(
+        style=style(),
+        runs=len(run_dirs),
+        names=list(found),
+        panel=matched_arms(run_dirs, short_names(names), tasks),
+        intro=INTRO,
+        swatch=svg.swatch,
+        members=Table("The runs", ["arm", "run"], rows),
+        most=MOST,
     )
 
 

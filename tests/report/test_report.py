@@ -131,7 +131,7 @@ def test_the_answer_stands_first(pages):
     said = " ".join("".join(page.text).replace("\u00a0", " ").split())
     answer = said.index("gave back PHI from 7 of 16 notes written 10 times (44 %")
     assert answer < said.index("How to read this") < said.index("Leakage, round by round")
-    assert "One run an arm" not in said and "in the run's summary.json" in said
+    assert "same utility" not in said and "in the run's summary.json" in said
     # The figures stand as text too, not only as shapes.
     assert "7 of 16, 44 % (23–67 %)" in said and "1 of 32, 3 % (1–16 %)" in said
 
@@ -153,7 +153,7 @@ def test_a_redacted_run_shows_no_text(pages):
 def test_arms_side_by_side(pages):
     text, page = read(pages, "two")
     said = " ".join("".join(page.text).split())
-    assert "nothing is claimed of one arm's leakage against another's" in said
+    assert "Arms are not compared" in said and "has no answers.parquet" in said
     assert "full against lora: they differ in utility on mcq (accuracy); cannot tell on" in said
     assert "in each run's summary.json" in said
     assert "Where the configs differ" in said and "model.method" in said
