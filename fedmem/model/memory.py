@@ -21,6 +21,9 @@ LOGITS = 4  # float32 copies of a batch's logits: logits, log-softmax, and both 
 # A round: the client's copy, its update as arrays and as message, the server's copy of it, and the
 # running sum in float64, which counts twice.
 ARRAYS = 8
+# Dense deltas under aggregation.rule product: round 0's, those sent, the message and its copy at
+# the client, the new ones, and how they differ from those sent.
+DELTAS = 6
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ def training(outline: Outline, config: Config) -> Need:
         "training",
         {
             "weights": outline.weights(),
+            **_kept(outline, config),
             # DP-SGD: one for each row, and their clipped sum
             "gradients": gradients if t.dp is None else (rows + 2) * gradients,
             "optimizer": states * FLOAT * trained,
@@ -73,7 +77,21 @@ def attack(outline: Outline, config: Config) -> Need:
         rows = min(notes, max(1, min(true_prefix.TOKENS_A_BATCH // width, most)))
         needs.append(outline.reading(rows, width, a.continuation + 1, cache=True))
     factor = HEAP[config.engine.device.partition(":")[0]]
-    return Need("attack", {"weights": outline.weights(), "reading": int(factor * max(needs))})
+    parts = {"weights": outline.weights(), **_kept(outline, config)}
+    return Need("attack", parts | {"reading": int(factor * max(needs))})
+
+
+def _kept(outline: Outline, config: Config) -> dict[str, int]:
+    """The copy of the base below merged weights, where products are averaged."""
+    if config.aggregation.rule != "product":
+        return {}
+    return {"base": sum(w.numel() * w.element_size() for w in outline.adapted())}
+
+
+def _deltas(outline: Outline, config: Config) -> int:
+    """Bytes of one set of dense deltas; 0 where A and B are averaged."""
+    product = config.aggregation.rule == "product"
+    return FLOAT * sum(w.numel() for w in outline.adapted()) if product else 0
 
 
 def host(outline: Outline, config: Config, data: int) -> Need:
@@ -81,13 +99,14 @@ def host(outline: Outline, config: Config, data: int) -> Need:
     arrays = ARRAYS * FLOAT * outline.parameters(trained=True)
     if config.rounds.topology == "local":  # the server stores every client's model
         arrays += len(config.data.clients) * FLOAT * outline.parameters(trained=True)
+    arrays += DELTAS * _deltas(outline, config)
     return Need("host", {"libraries": LIBRARIES, "arrays": arrays, "data": 2 * data})
 
 
 def disk(outline: Outline, config: Config) -> dict[str, int]:
     """Bytes a run writes: models of all rounds, the state to resume from, and tables."""
     models = len(config.data.clients) if config.rounds.topology == "local" else 1
-    one = models * FLOAT * outline.parameters(trained=True)
+    one = _deltas(outline, config) or models * FLOAT * outline.parameters(trained=True)
     notes = sum(level.notes for level in config.data.canaries.levels) + config.data.canaries.twins
     attacks = config.rounds.count // config.attack.every + 2
     return {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,6 +75,12 @@ class Outline:
         """Bytes of all parameters and buffers as they are held."""
         held = [*self.model.parameters(), *self.model.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def adapted(self) -> list[Tensor]:
+        """The base's weights that LoRA adapts; none under full fine-tuning."""
+        found = [layer for layer in self.model.modules() if isinstance(layer, LoraLayer)]
+        weights: list[Any] = [layer.get_base_layer().weight for layer in found]
+        return weights
 
     @property
     def vocabulary(self) -> int:

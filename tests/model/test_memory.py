@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 
 from fedmem.config import Config
 from fedmem.model import memory
-from fedmem.model.base import load
+from fedmem.model.base import folder_of, load
 from fedmem.model.outline import outline
 from fedmem.training.loss import token_losses
 
@@ -162,3 +162,20 @@ def test_advice_names_what_is_not_yet_set(small: Path) -> None:
     )
     (last,) = memory.advice(frugal, "training")
     assert last.startswith("training.max_length")
+
+
+def test_dense_deltas_count_where_products_are_averaged() -> None:
+    source = {"kind": "synthetic", "adapter": "mixed", "records": 6}
+    tree: dict[str, Any] = {"aggregation": {"rule": "product"}}
+    tree["data"] = {"clients": [{"name": "a", "source": source}]}
+    product = Config.model_validate(tree)
+    plain = Config.model_validate({**tree, "aggregation": {}})
+    drawn = outline(product.model, folder_of(product.model))
+    dense = sum(weight.numel() for weight in drawn.adapted())
+    assert 1_700_000 < dense < 1_800_000  # four layers of 4 x 192 x 192 and 3 x 192 x 512
+    more = memory.host(drawn, product, 0).total - memory.host(drawn, plain, 0).total
+    assert more == memory.DELTAS * 4 * dense
+    rounds = product.rounds.count
+    assert memory.disk(drawn, product)["models"] == rounds * 4 * dense
+    assert memory.training(drawn, product).parts["base"] == 4 * dense
+    assert "base" not in memory.attack(drawn, plain).parts
