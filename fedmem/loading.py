@@ -1,6 +1,7 @@
 """From a YAML file and `key=value` overrides to a checked `Config`, and back to YAML.
 
 Relative `data.root` and `output` are relative to the current directory, not to the config file.
+`extends: FILE`, beside the config, lays a config over another one, as an arm lies over its config.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError with one line that names the file or the override, and the key.
     """
     file = find_config(path)
-    tree = read_yaml(file)
+    tree = read_tree(file)
     fault = _fault(tree)
     changed = [(_override(tree, text), text) for text in overrides]
     try:
@@ -116,6 +117,28 @@ def parse_yaml(text: str, origin: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"{origin}: not valid YAML: {why}") from None
+
+
+def read_tree(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in a config file, over that of the file it `extends`, if it does.
+
+    `below`: the files that extend it. Raises ConfigError naming the file and the key.
+    """
+    tree = read_yaml(file)
+    name = tree.pop("extends", None)
+    if name is None:
+        return tree
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f"{file}: extends: must name a config file, such as base.yaml")
+    parent = file.parent / name
+    if not parent.is_file():
+        raise ConfigError(f"{file}: extends: no such config file: {parent}")
+    seen = (*below, file)
+    if any(parent.samefile(other) for other in seen):
+        raise ConfigError(f"{file}: extends: {name} extends this file itself")
+    laid = merge(read_tree(parent, seen), tree, str(file))
+    assert isinstance(laid, dict)
+    return laid
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -258,3 +258,39 @@ def test_the_hash_tells_configs_apart_but_not_where_they_are_written(file: Path)
     assert plain == config_hash8(load_config(file, ["output=elsewhere"]))
     assert plain != config_hash8(load_config(file, ["seed=1"]))
     assert len(plain) == 8
+
+
+# --- extends -------------------------------------------------------------------------------
+
+
+def test_a_config_lies_over_the_one_that_it_extends(file: Path) -> None:
+    over = file.with_name("over.yaml")
+    over.write_text(
+        "extends: small.yaml\nname: over\ndata: {clients: {b: {lr: 1e-4}}}\n"
+        "arms: {full: {training.lr: 2e-3}}\n"
+    )
+    config = load_config(over, ["seed=3"])
+    assert (config.name, config.seed, config.training.lr) == ("over", 3, 1e-3)
+    assert [client.lr for client in config.data.clients] == [None, 1e-4]
+    arms = arm_configs(config)
+    assert (arms["full"].model.method, arms["full"].training.lr) == ("full", 2e-3)
+    assert arms["lora"].training.lr == 3e-3
+    third = file.with_name("third.yaml")
+    third.write_text("extends: over.yaml\nseed: 5\n")
+    assert load_config(third).data.clients[1].lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("extends: none.yaml\n", "extends: no such config file"),
+        ("extends: [a]\n", "extends: must name a config file"),
+        ("extends: over.yaml\n", "extends: over.yaml extends this file itself"),
+        ("extends: small.yaml\ntrainin: {}\n", "unknown key; did you mean `training`?"),
+        ("extends: small.yaml\ndata: {clients: {z: {lr: 1}}}\n", "none is `z`"),
+    ],
+)
+def test_what_cannot_be_extended_is_said_in_one_line(file: Path, text: str, expected: str) -> None:
+    over = file.with_name("over.yaml")
+    over.write_text(text)
+    assert expected in refusal(over)

@@ -138,6 +138,11 @@ class Canaries(Section):
     levels: list[Level] = Field(default=[Level(copies=1, notes=12), Level(copies=10, notes=16)])
     twins: int = Field(32, ge=0, description="notes of the same pool that no client ever trains on")
     placement: Literal["one_owner", "by_bytes"] = "one_owner"
+    disjoint: bool = Field(
+        True,
+        description="no two notes share a patient, a value that identifies or much text; false: "
+        "any notes, but of a twin's patient no other is written",
+    )
     long: Literal["window", "error", "skip"] = "window"
     fill_phi: bool = Field(True, description="fill tagged PHI into notes that have none")
     shadow: int | None = Field(

@@ -263,8 +263,11 @@ def _canaries(
 
     counts: Counter[str] = Counter()
     notes = _notes(config, counts)
-    need = sum(level.notes for level in wanted.levels) + wanted.twins
-    drawn, left_out = planning.draw(notes, need, config.seed, prepare)
+    if wanted.disjoint:
+        need = sum(level.notes for level in wanted.levels) + wanted.twins
+        drawn, left_out = planning.draw(notes, need, config.seed, prepare)
+    else:
+        drawn, left_out = planning.draw_whole(notes, wanted, config.seed, prepare)
     # every client has its turn, those too that are not read here
     shard_bytes = {client.name: 0 for client in config.data.clients}
     shard_bytes |= {name: holding.bytes for name, holding in holdings.items()}

@@ -3,6 +3,7 @@
 Canaries and twins come from one pool at random, and no two of them share a patient, a value of an
 identifying slot, or more than 20 % of their 8-grams. So a value that a model gives back is owed to
 the note it was written in, notes are independent units, and twins show the chance level.
+(`disjoint: false` gives that up, but for the twins' patients: for sets of many notes a patient.)
 """
 
 from __future__ import annotations
@@ -84,6 +85,41 @@ def draw(
         )
     rng.shuffle(drawn)  # the order of drawing favours notes unlike others; roles must not
     return drawn, left_out
+
+
+def draw_whole(
+    notes: Iterable[Note], wanted: Canaries, seed: int, prepare: Prepare
+) -> tuple[list[Drawn], Counter[str]]:
+    """As `draw`, of all notes: patients may have several, as in the paper's code. Twins come last.
+
+    Twins are whole patients, so that nobody trains on another note of a twin's patient; notes that
+    the last of them has too many of are left out as `same_patient`. Raises DataError if too few
+    notes are left.
+    """
+    left_out: Counter[str] = Counter()
+    patients: dict[str, list[Drawn]] = {}
+    for index, note in enumerate(sorted(notes, key=lambda note: note.id)):
+        item = prepare(note, index)
+        if item is None:
+            left_out["too_long"] += 1
+        else:
+            patients.setdefault(note.patient, []).append(item)
+    rng = random.Random(f"{seed}/canaries/draw")
+    names = sorted(patients)
+    rng.shuffle(names)
+    twins: list[Drawn] = []
+    while names and len(twins) < wanted.twins:
+        twins += patients[names.pop()]
+    left_out["same_patient"] = max(0, len(twins) - wanted.twins)
+    written = [item for name in names for item in patients[name]]
+    rng.shuffle(written)
+    need = sum(level.notes for level in wanted.levels)
+    if len(written) < need or len(twins) < wanted.twins:
+        raise DataError(
+            f"data.canaries: levels need {need} notes and twins {wanted.twins}; beside the twins' "
+            f"patients there are {len(written)}; lower levels or twins, or give more notes"
+        )
+    return written[:need] + twins[: wanted.twins], left_out
 
 
 def disjoint(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmem.config.data import Canaries, Level
-from fedmem.data.canaries import Drawn, by_bytes, draw, grams, overlap, plan, split
+from fedmem.data.canaries import Drawn, by_bytes, draw, draw_whole, grams, overlap, plan, split
 from fedmem.data.records import Note, PhiSpan
 from fedmem.data.windows import window
 from fedmem.errors import DataError
@@ -169,3 +169,18 @@ def test_roles_are_drawn_anew_by_seed(prepare):
         for seed in (0, 0, 1)
     ]
     assert roles[0] == roles[1] != roles[2]
+
+
+def test_where_notes_may_share_patients_twins_are_whole_patients(prepare):
+    notes = [note(i, patient=f"p{i // 4}", name="Same Name") for i in range(40)]
+    config = levels((1, 20), (10, 8), twins=6).model_copy(update={"disjoint": False})
+    drawn, left_out = draw_whole(notes, config, 0, prepare)
+    made = plan(config, drawn, {"a": 10, "b": 20}, 0)
+    held = {canary.patient for canary in made if not canary.twin}
+    assert [sum(c.copies == n for c in made) for n in (0, 1, 10)] == [6, 20, 8]
+    assert held.isdisjoint(canary.patient for canary in made if canary.twin)
+    assert left_out["same_patient"] == 2  # of the second patient's four
+    again, _ = draw_whole(notes[::-1], config, 0, prepare)
+    assert [item.note.id for item in again] == [item.note.id for item in drawn]
+    with pytest.raises(DataError, match=r"levels need 33 notes and twins 6; .* there are 32"):
+        draw_whole(notes, levels((1, 33), twins=6), 0, prepare)
