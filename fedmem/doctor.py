@@ -1,4 +1,4 @@
-"""What `fedmem doctor` tells: the machine, and whether a config can run on it."""
+"""What `fedmem doctor` tells: the machine, whether a config can run on it, and for how long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedmem.config import Config
 from fedmem.config.sources import HubSource, StoredSource
@@ -76,9 +76,11 @@ def config_lines(config: Config) -> Iterator[str]:
         yield f"trained       {label}{outline.parameters(trained=True):,} of " + (
             f"{outline.parameters():,} parameters ({arm.model.method})"
         )
+        if problem := _no_weights(arm):
+            yield f"MISSING       {label}{problem}; enough to count, not to run"
         need = _Needs(arm, outline, sum(sizes.values()))
         needs.append(need)
-        for line in need.lines():
+        for line in [*need.lines(), *_time(arm, outline)]:
             yield f"{line[0]:<13} {label}{line[1]}"
     if needs:
         yield from _fits(needs, side_by_side, config)
@@ -109,6 +111,44 @@ class _Needs:
             + (f" and {_size(self.device)} of the GPU" if self.device else ""),
         )
         yield "disk", f"{_size(sum(self.disk.values()))}: {_parts(self.disk)}"
+
+
+def _time(config: Config, outline: Outline) -> Iterator[tuple[str, str]]:
+    """How much is computed, and how long that takes; or why that cannot be told."""
+    from fedmem import speed
+    from fedmem.data import volume
+    from fedmem.model.compute import work
+
+    found = volume.volume(config, _tokenizer(config))
+    if found.unknown:
+        yield (
+            "time",
+            f"cannot be told: how many records client {', '.join(found.unknown)} has is not known "
+            "here; set its max_records",
+        )
+        return
+    one, tokens = work(outline), volume.trained(config, found)
+    length = volume.length(config, found)
+    parts = {"training": config.rounds.count * tokens * one.training(length)}
+    for name, read in volume.read(config, found).items():
+        parts[name] = read * one.reading(config.training.max_length)
+    yield "tokens", f"about {volume.scaled(tokens).strip()} a round ({found.how})"
+    yield "compute", volume.parts(parts)
+    engine, dtype = config.engine, config.model.dtype
+    yield "time", speed.told(sum(parts.values()), engine.device, dtype, engine.threads)
+
+
+def _tokenizer(config: Config) -> Any | None:
+    """The base's tokenizer where its files lie here; nothing is downloaded."""
+    from fedmem.model import hub
+    from fedmem.model.base import load_tokenizer
+
+    if hub.is_hub_name(config.model):
+        return None
+    try:
+        return load_tokenizer(config.model)
+    except DataError:  # a folder with config.json alone is enough to count
+        return None
 
 
 def _fits(needs: list[_Needs], side_by_side: int, config: Config) -> Iterator[str]:
@@ -192,11 +232,14 @@ def _bytes(path: Path) -> int | None:
 def _outline(config: Config) -> Outline | str:
     """The model's outline, from its config.json alone; in words why there is none."""
     from fedmem.model import hub
-    from fedmem.model.base import folder_of
+    from fedmem.model.base import BUNDLED, bundled_path, check_config
     from fedmem.model.outline import outline
 
     if not hub.is_hub_name(config.model):
-        return outline(config.model, folder_of(config.model))
+        base = config.model.base
+        folder = bundled_path() if base == BUNDLED else Path(base)
+        check_config(folder)
+        return outline(config.model, folder)
     file = hub.config_file(config.model)
     if file is None:
         return (
@@ -204,6 +247,20 @@ def _outline(config: Config) -> Outline | str:
             f"config.json --revision {config.model.revision}` is enough to count"
         )
     return outline(config.model, file.parent)
+
+
+def _no_weights(config: Config) -> str | None:
+    """What a base's local folder lacks for a run."""
+    from fedmem.model import hub
+    from fedmem.model.base import folder_of
+
+    if hub.is_hub_name(config.model):
+        return None
+    try:
+        folder_of(config.model)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _fast_bfloat16() -> bool:

@@ -33,12 +33,7 @@ def bundled_path() -> Path:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is no checkpoint, holds pickled weights only, or asks to run code."""
-    if not folder.is_dir():
-        raise DataError(f"model.base: no folder {folder}; check the path")
-    if not (folder / "config.json").is_file():
-        raise DataError(f"model.base: {folder} has no config.json")
-    for name in ("config.json", "tokenizer_config.json"):
-        _check_declared(folder / name)
+    check_config(folder)
     if not any(folder.glob("*.safetensors")):
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
             raise DataError(
@@ -48,6 +43,16 @@ def check_folder(folder: Path) -> None:
         raise DataError(f"model.base: {folder} has no *.safetensors")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise DataError(f"model.base: {folder} has no tokenizer (tokenizer.json)")
+
+
+def check_config(folder: Path) -> None:
+    """Refuse a folder without a config.json, or one that asks to run code."""
+    if not folder.is_dir():
+        raise DataError(f"model.base: no folder {folder}; check the path")
+    if not (folder / "config.json").is_file():
+        raise DataError(f"model.base: {folder} has no config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        _check_declared(folder / name)
 
 
 def _check_declared(file: Path) -> None:
