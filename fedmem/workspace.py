@@ -165,7 +165,7 @@ class Workspace:
         self, model: Any, canaries: Sequence[Canary], part: Dataset, round_: int, name: str
     ) -> Audit:
         given = self.bos, self._prefix, self._lists(canaries, part.canaries, round_)
-        return audit(model, canaries, self.config, round_, name, *given)
+        return audit(model, canaries, self.config, round_, name, *given, self.tokenizer)
 
     def _lists(
         self, canaries: Sequence[Canary], all_: Sequence[Canary], round_: int

@@ -9,6 +9,7 @@ from fedmem.attacks import (
     candidates,
     neighbourhood,
     own_prefix,
+    paper_compat,
     recall,
     repurpose,
     sampling,
@@ -53,15 +54,16 @@ def audit(
     bos: int = 1,
     prefix: Ids | None = None,
     lists: Lists | None = None,
+    tokenizer: Any = None,
 ) -> Audit:
     """Rows of the true-prefix bound against one model; the scoring is shared by all attackers.
 
     bos: 0 for a tokenizer without BOS, else 1. prefix: ReCaLL's, where it is asked for. lists: of
-    candidates, where true values are to be ranked among them.
+    candidates, where true values are to be ranked among them. tokenizer: for paper_compat alone.
     """
     if "true_prefix" not in config.attack.knowledge or not canaries:
         return Audit([], [])
-    found = bound(model, canaries, config.attack, config.seed, bos, prefix, lists)
+    found = bound(model, canaries, config.attack, config.seed, bos, prefix, lists, tokenizer)
     head = {"round": round_, "model": name}
     scores = [{**head, "view": "client", **row} for row in found.scores]
     return Audit(scores, [{**head, **row} for row in found.tokens])
@@ -75,12 +77,15 @@ def bound(
     bos: int,
     prefix: Ids | None = None,
     lists: Lists | None = None,
+    tokenizer: Any = None,
 ) -> Audit:
     """The true-prefix rows of one model, without round, model and view."""
     scored = score(model, [c.ids for c in canaries], attack.sampling)
     rows = true_prefix.whole_notes(canaries, scored, bos)
     cuts = [true_prefix.cut(canary, attack, seed, bos) for canary in canaries]
     rows += true_prefix.windows(model, [c for c in cuts if c is not None], attack)
+    if attack.paper_compat:
+        rows += paper_compat.rows(model, tokenizer, cuts, attack)
     if lists is not None:
         ranked = candidates.rank(model, canaries, lists)
         for row in rows:

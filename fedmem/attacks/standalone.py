@@ -29,7 +29,7 @@ from fedmem.data.records import Canary, Note
 from fedmem.data.rows import Cell, Row
 from fedmem.data.windows import window
 from fedmem.errors import ConfigError, DataError
-from fedmem.metrics import approximate, discoverable, exposure, membership
+from fedmem.metrics import approximate, discoverable, exposure, membership, paper_compat
 from fedmem.metrics import candidates as inferred
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares
 from fedmem.metrics.outcomes import collect, read_canaries
@@ -116,6 +116,7 @@ def attack(
             made = audit.bound(
                 *(model, of, settings.attack, settings.seed, trained.bos, trained.prefix),
                 lists if state.round in (0, last) or granted.candidates_at == "all" else None,
+                trained.tokenizer,
             )
             found += [{**head, "view": "client", **row} for row in made.scores]
             tokens += [{**head, **row} for row in made.tokens]
@@ -167,6 +168,7 @@ def figures(found: list[Row], tokens: list[Row], plan: Any, trained: Trained) ->
         "phi_categories": value_shares(notes, canaries, "category"),
         "loss": losses(notes, canaries),
         "approximate": approximate.rows(rows.table(found), canaries, settings.attack),
+        "paper_compat": paper_compat.rows(rows.table(found), canaries),
         "extraction_np": discoverable.rows(by_token, secrets, canaries, settings.attack),
         "extraction_np_secrets": discoverable.needed(by_token, secrets, canaries, settings.attack),
         "inference": inferred.rows(secrets, canaries),

@@ -59,7 +59,8 @@ def prompt(canary: Canary, split: int, length: int, bos: int = 1) -> NDArray[np.
     return np.concatenate((canary.ids[:bos], canary.ids[split - length : split]))
 
 
-def _chars(canary: Canary, start: int, stop: int) -> int:
+def chars(canary: Canary, start: int, stop: int) -> int:
+    """Characters of the note that its tokens from `start` to `stop` stand for."""
     spans = canary.offsets[start:stop]
     spans = spans[spans[:, 0] >= 0]
     return int(spans[:, 1].max() - spans[:, 0].min()) if len(spans) else 0
@@ -96,7 +97,7 @@ def whole_notes(
                     "attack": "phi",
                     "target": index,
                     "prefix_tokens": span.start - bos,
-                    "prefix_chars": _chars(canary, 0, span.start),
+                    "prefix_chars": chars(canary, 0, span.start),
                     "tokens": len(part.ok),
                     "matched": part.matched(),
                     "hit": bool(part.ok.all()),
@@ -155,7 +156,7 @@ def _windows_of(
             "canary": c.canary.id,
             "target": length,
             "prefix_tokens": length,
-            "prefix_chars": _chars(c.canary, c.split - length, c.split),
+            "prefix_chars": chars(c.canary, c.split - length, c.split),
             "tokens": k,
             "matched": one.matched(),
             "hit": bool(one.ok.all()),

@@ -128,6 +128,15 @@ class Attack(Section):
     membership: list[Membership] = list(FREE)
     recall_tokens: int = Field(256, ge=8, description="recall: length of the non-member prefix")
     neighbours: int = Field(10, ge=1, le=1000, description="neighbourhood: of each note, one pass")
+    paper_compat: bool = Field(
+        False, description="also score as the paper's released code does, quirks and all"
+    )
+
+    @model_validator(mode="after")
+    def _compat_needs_the_text(self) -> Attack:
+        if self.paper_compat and "true_prefix" not in self.knowledge:
+            raise ValueError("paper_compat: needs true_prefix in knowledge")
+        return self
 
     @property
     def reach(self) -> int:

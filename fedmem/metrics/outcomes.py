@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,6 +18,22 @@ SCORE_COLUMNS = [
     *("prefix_chars", "tokens", "matched", "hit", "logprob", "longest", "bleu", "category", "type"),
     "queries",
 ]
+OTHER = "; was it written by another version?"
+_TEXT, _NUMBER = (
+    (pa.types.is_string, pa.types.is_large_string),
+    (pa.types.is_integer, pa.types.is_floating),
+)
+KINDS: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
+    **dict.fromkeys(("model", "attacker", "knowledge", "attack", "canary", "patient"), _TEXT),
+    **dict.fromkeys(("category", "type", "client", "owner"), _TEXT),
+    **dict.fromkeys(("round", "target", "start", "tokens", "chars", "phi"), _NUMBER[:1]),
+    **dict.fromkeys(("copies", "matched", "longest", "queries", "space"), _NUMBER[:1]),
+    **dict.fromkeys(("prefix_tokens", "prefix_chars"), _NUMBER[:1]),
+    **dict.fromkeys(("logprob", "bleu", "base", "final"), _NUMBER),
+    **dict.fromkeys(("hit", "twin", "included"), (pa.types.is_boolean,)),
+    **dict.fromkeys(("owners", "candidates"), (pa.types.is_list, pa.types.is_large_list)),
+}
+PAPER = "paper_compat"  # rows of the released code's own measures: none of ours may count them
 
 
 @dataclass(frozen=True)
@@ -80,19 +96,35 @@ class Key:
 
 
 def rows(table: Columns, columns: Iterable[str]) -> list[dict[str, Any]]:
-    """The table's rows as dicts of plain Python values."""
+    """The table's rows as dicts of plain Python values.
+
+    DataError where a column is missing, or a saved one is of another kind than it is read as.
+    """
     columns = list(columns)
     names = table.column_names if isinstance(table, pa.Table) else list(table)
     missing = [name for name in columns if name not in names]
     if missing:
-        raise DataError(f"the table has no column {', '.join(missing)}")
+        raise DataError(f"the table has no column {', '.join(missing)}{OTHER}")
     if isinstance(table, pa.Table):
+        _check_kinds(table, columns)
         return list(table.select(columns).to_pylist())
     lists = [
         table[name].tolist() if isinstance(table[name], np.ndarray) else list(table[name])
         for name in columns
     ]
     return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+def _check_kinds(table: pa.Table, columns: Iterable[str]) -> None:
+    for name in columns:
+        found = table.schema.field(name).type
+        allowed = KINDS.get(name, ())
+        if (
+            allowed
+            and not pa.types.is_null(found)
+            and not any(is_kind(found) for is_kind in allowed)
+        ):
+            raise DataError(f"the table's column {name} holds {found}{OTHER}")
 
 
 def read_canaries(table: Columns) -> dict[str, Owned]:
@@ -111,6 +143,8 @@ def collect(scores: Columns, canaries: Mapping[str, Owned], bleu: float) -> dict
     """All score rows, gathered by note. `bleu`: from which token BLEU a match is approximate."""
     found: dict[Key, Outcome] = {}
     for row in rows(scores, SCORE_COLUMNS):
+        if row["attack"] == PAPER:
+            continue
         if row["canary"] not in canaries:
             raise DataError(f"scores: canary {row['canary']!r} is not in the table of canaries")
         key = Key(row["round"], row["model"], row["attacker"], row["knowledge"], row["canary"])

@@ -29,6 +29,7 @@ from fedmem.metrics import (
     exposure,
     headline,
     membership,
+    paper_compat,
     plainly,
     public,
     shadows,
@@ -36,7 +37,7 @@ from fedmem.metrics import (
     verdict,
 )
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares, worst
-from fedmem.metrics.outcomes import Owned, collect, read_canaries
+from fedmem.metrics.outcomes import Owned, collect, read_canaries, rows
 from fedmem.metrics.pairs import matrix
 from fedmem.metrics.targets import targets
 from fedmem.metrics.tokens import TokenTable, read_tokens
@@ -59,11 +60,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         canaries = read_canaries(canary_table)
         table = read_table(run_dir / "scores.parquet")
         scores = collect(table, canaries, config.attack.bleu)
+        secrets = [*targets(table, canaries)]
+        if "text" in canary_table.column_names:  # the report shows both or neither
+            rows(canary_table.slice(0, 0), ["text", "phi_values"])
     except DataError as error:
         raise DataError(f"{run_dir}: {error}") from None
 
     tokens = read_tokens(run_dir, canaries)
-    secrets = [*targets(table, canaries)]
     scores, released = public.apart(scores)
     everyone = [client.name for client in config.data.clients]
     attackers = _attackers(config, everyone)
@@ -107,6 +110,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "phi_types": value_shares(ends, canaries, "type"),
         "loss": losses(found, canaries),
         "approximate": approximate.rows(table, canaries, config.attack),
+        "paper_compat": paper_compat.rows(table, canaries),
         "extraction_np": discoverable.rows(tokens, secrets, canaries, config.attack),
         "extraction_np_secrets": discoverable.needed(tokens, secrets, canaries, config.attack),
         "inference": candidates.rows(secrets, canaries),
@@ -130,7 +134,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "queries": _queries(found),
         "utility": _utility(run_dir / "utility.json"),
         "worst": worst(found, canaries, continuation),
-        "time": _time(timings),
+        "time": _time(run_dir, timings),
         "lost_workers": [loss for row in timings for loss in row.get("lost_workers") or []],
         "training": [_training(row) for row in metrics if row.get("train")],
         "ties": sum(row.get("ties", 0) for row in metrics),
@@ -183,7 +187,9 @@ def read_lines(path: Path, key: str) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            row["round"], row[key]
+            if not isinstance(row["round"], int):
+                raise TypeError("its round is no whole number")
+            row[key]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}:{number} cannot be read: {_short(error)}") from None
         found.append(row)
@@ -274,7 +280,7 @@ def _utility(path: Path) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         raise DataError(f"{path} must hold a list of rows")
     for number, row in enumerate(found):
-        missing = [name for name in UTILITY if name not in row]
+        missing = [name for name in UTILITY if not isinstance(row, dict) or name not in row]
         if missing:
             raise DataError(f"{path}: row {number} lacks {', '.join(missing)}")
     return found
@@ -284,12 +290,15 @@ def _training(row: dict[str, Any]) -> dict[str, Any]:
     return {"round": row["round"], "clients": row["train"]}
 
 
-def _time(timings: list[dict[str, Any]]) -> dict[str, Any]:
+def _time(run_dir: Path, timings: list[dict[str, Any]]) -> dict[str, Any]:
     """Seconds by stage and round; the attack's share of the rounds after which it ran."""
     rounds = []
     for row in timings:
-        parts = {stage: float(row.get(f"{stage}_seconds") or 0.0) for stage in STAGES}
-        seconds = float(row.get("seconds") or sum(parts.values()))
+        try:
+            parts = {stage: float(row.get(f"{stage}_seconds") or 0.0) for stage in STAGES}
+            seconds = float(row.get("seconds") or sum(parts.values()))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{run_dir / 'timings.jsonl'} cannot be read: {error}") from None
         rounds.append({"round": row["round"], **parts, "seconds": seconds})
     attacked = [row for row in rounds if row["round"] and row["attack"]]
     spent = sum(row["seconds"] for row in attacked)

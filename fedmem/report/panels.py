@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fedmem.report import svg
+from fedmem.report import paper, svg
 from fedmem.report.view import (
     ATTACKS,
     Arm,
@@ -228,6 +228,7 @@ def by_prefix(arms: Sequence[Arm]) -> Panel:
     head = ["run", "written", "came out", "prompt", "mean tokens", "mean characters"]
     head += ["notes", "share (95 % interval)"]
     panel.tables.append(Table("Last round, by prompt length", head, table))
+    panel.tables.extend(paper.compat(arms))
     return panel
 
 
