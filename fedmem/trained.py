@@ -240,11 +240,13 @@ class Trained:
                     "data.json); bring the old file back, or name its folder by data.root="
                 )
         plan = read_canaries(read_table(path / "canaries.parquet"))
-        now = {canary.id: (tuple(canary.owners), canary.copies) for canary in data.canaries}
-        if now != {id: (canary.owners, canary.copies) for id, canary in plan.items()}:
+        # windows of one length may still be of other texts: another tokenizer's
+        now = {c.id: (tuple(c.owners), c.copies, len(c.ids), len(c.text)) for c in data.canaries}
+        if now != {id: (c.owners, c.copies, c.tokens, c.chars) for id, c in plan.items()}:
             raise DataError(
-                f"{path}: its canaries come out otherwise now, by another training.max_length or "
-                "another version of fedmem; leave max_length away, or give the notes by --canaries"
+                f"{path}: its canaries come out otherwise now, by another training.max_length, "
+                "tokenizer or version of fedmem; leave max_length and model.base away, or give the "
+                "notes by --canaries"
             )
         return data
 

@@ -158,13 +158,20 @@ def memorization(
     canaries: Mapping[str, Owned],
     continuation: int,
 ) -> list[Row]:
-    """Notes given back, by whose beginnings they came behind (after arXiv 2510.08750).
+    """Notes given back, by whose beginnings they came behind (after Udsa et al., arXiv 2510.08750).
 
     kind inter: client `attacker`'s own beginnings, a note of `victim`'s; union: anybody else's
-    beginnings; intra: the note's own true beginning, which its owner holds. (The paper counts
-    prompts that match any note; here notes that come out of any prompt, the victim's side.)
+    beginnings; intra: the note's own true beginning, which its owner holds; total: any of these.
     `copies` None joins the levels, 0 are the twins. Pairs count as `pairs.matrix` has it. The last
     round alone; `pairs.matrix` has all.
+
+    No figure here is the paper's MR(j->k), the share of j's *prompts* whose continuation matches
+    some note of k's, by a detector of plagiarism, with j = k for intra, any note of its own. Here
+    it is the share of the victim's *notes* that come out, by the attacks of this package: a
+    patient's question, and one that a large budget of prompts does not water down. Its means over
+    clients, weighted by their data, are not formed. (So the authors' released code decides, prompt
+    by prompt and pair by pair; MR's fraction, its means and its total, a union over all pairs, are
+    known from summaries by others. Of the paper itself no more than the abstract was read.)
     """
     result = []
     last = max((round_ for round_, *_ in found), default=0)
@@ -181,16 +188,19 @@ def memorization(
         row |= {"attacker": attacker, "victim": victim, "knowledge": "own_prefix"}
         result.append(row | {"copies": copies} | share(k, n))
     held = _alone(canaries.values())
-    kinds = {("own_prefix", "any"): "union", ("true_prefix", EVERY): "intra"}
-    for (round_, knowledge, attacker), notes in sorted(found.items()):
-        kind = kinds.get((knowledge, attacker)) if round_ == last else None
-        for victim, own in sorted(held.items()) if kind else ():
+    union = found.get((last, "own_prefix", "any"), {})
+    intra = found.get((last, "true_prefix", EVERY), {})
+    kinds = [("union", "own_prefix", union), ("intra", "true_prefix", intra)]
+    if union and intra:
+        every = {name: union.get(name, []) + intra.get(name, []) for name in {**union, **intra}}
+        kinds.append(("total", "true_prefix", every))
+    for kind, knowledge, notes in kinds:
+        for victim, own in sorted(held.items()):
             for copies in (0, None):
-                names = [n.id for n in own if n.twin is (copies == 0) and n.id in notes]
+                tried = [notes[n.id] for n in own if n.twin is (copies == 0) and n.id in notes]
                 for attack in ATTACKS:
-                    hits = ([o.hit(attack, continuation) for o in notes[n]] for n in names)
-                    k, n = count(hits)
-                    row = {"figure": "memorization", "kind": kind, "round": round_}
+                    k, n = count([o.hit(attack, continuation) for o in note] for note in tried)
+                    row = {"figure": "memorization", "kind": kind, "round": last}
                     row |= {"attack": attack, "victim": victim, "knowledge": knowledge}
                     row |= {"attacker": victim if kind == "intra" else "any", "copies": copies}
                     result += [row | share(k, n)] if n else []

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fedmem.metrics.outcomes import Owned
+from fedmem.metrics.outcomes import Owned, rows
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def targets(scores: pa.Table, canaries: Mapping[str, Owned]) -> Iterator[Target]
     """Each secret once a round; a window's row stands for all prefix lengths: it has one place.
 
     Under local-only training a note counts in its owner's model alone. Secrets without a token
-    are left out, and so are all of a run whose version wrote no `start`.
+    are left out, and so are all of a run whose version wrote no `start`. DataError where another
+    column is missing, or of another kind.
     """
     if "start" not in scores.column_names:
         return
@@ -52,7 +53,7 @@ def targets(scores: pa.Table, canaries: Mapping[str, Owned]) -> Iterator[Target]
         pc.equal(scores["knowledge"], "true_prefix"), pc.is_in(scores["attack"], pa.array(KINDS))
     )
     seen: set[tuple[int, str, str]] = set()
-    for row in scores.filter(kept).select(COLUMNS).to_pylist():
+    for row in rows(scores.filter(kept), COLUMNS):
         owned = canaries[row["canary"]]
         if row["model"] not in ("global", *owned.owners):
             continue

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fedmem.errors import DataError
-from fedmem.metrics.outcomes import Owned
+from fedmem.metrics.outcomes import OTHER, Owned
 
 TOKENS = "tokens.parquet"
 LISTS = {"ok": np.bool_, "logprob": np.float32, "rank": np.int32}
@@ -104,7 +104,11 @@ def tokens_of(table: pa.Table) -> TokenTable:
     points = sum(name.startswith("np_") for name in table.column_names)
     missing = [name for name in schema(points).names if name not in table.column_names]
     if missing:
-        raise DataError(f"no column {', '.join(missing)}; was it written by another version?")
+        raise DataError(f"no column {', '.join(missing)}{OTHER}")
+    for name, made in zip(schema(points).names, schema(points).types, strict=True):
+        kind = table.schema.field(name).type
+        if _kind(kind) != _kind(made) and not pa.types.is_null(kind):
+            raise DataError(f"the column {name} holds {kind} and not {made}{OTHER}")
     lists = {name: _arrays(table[name], dtype) for name, dtype in LISTS.items()}
     sampled = [_arrays(table[f"np_{point}"], np.float32) for point in range(points)]
     found: TokenTable = {}
@@ -128,6 +132,15 @@ def tokens_of(table: pa.Table) -> TokenTable:
         more = {name: row[name] for name in PASSES}
         found[key] = Tokens(sampled=stacked, zlib=row["zlib"], **one, **more)
     return found
+
+
+def _kind(of: pa.DataType) -> str:
+    """What may stand for each other: numbers of any width."""
+    if pa.types.is_list(of):
+        return f"list of {_kind(of.value_type)}"
+    if pa.types.is_integer(of) or pa.types.is_floating(of):
+        return "number"
+    return str(of)
 
 
 def _arrays(column: pa.ChunkedArray, dtype: Any) -> list[NDArray[Any]]:

@@ -343,6 +343,15 @@ def other_windows(tmp: Path, base: Path, done: Path) -> Attacked:
     return attack(str(tmp / "run"), out=tmp / "out")
 
 
+def other_tokenizer(tmp: Path, base: Path, done: Path) -> Attacked:
+    shutil.copytree(base, tmp / "bytes")
+    file = tmp / "bytes" / "tokenizer.json"
+    tree = json.loads(file.read_text())
+    tree["model"]["merges"] = tree["model"]["merges"][:20]  # ids as before, notes cut finer
+    file.write_text(json.dumps(tree))
+    return attack(str(done), out=tmp / "out", changes=[f"model.base={tmp / 'bytes'}"])
+
+
 @pytest.mark.parametrize(
     ("refused", "kind", "told"),
     [
@@ -364,6 +373,7 @@ def other_windows(tmp: Path, base: Path, done: Path) -> Attacked:
         (pickled, DataError, "pickled weights only, which can run code: refused"),
         (torn, DataError, "round_002.*does not load"),
         (other_windows, DataError, "its canaries come out otherwise now"),
+        (other_tokenizer, DataError, "by another training.max_length, tokenizer or version"),
     ],
 )
 def test_what_cannot_be_attacked_is_one_line_and_leaves_nothing(

@@ -109,6 +109,31 @@ def test_matrices_inter_intra_and_union() -> None:
     assert (intra["k"], intra["n"], intra["attacker"]) == (2, 2, "a")
     assert one(rows, kind="intra", victim="b", attack="phi", copies=None)["k"] == 0
     assert one(rows, kind="intra", victim="a", attack="phi", copies=0)["k"] == 0
+    total = one(rows, kind="total", victim="a", attack="phi", copies=None)
+    assert (total["k"], total["n"], total["attacker"]) == (2, 2, "any")
+
+
+def test_the_unit_is_the_victims_note_and_not_the_attackers_prompt() -> None:
+    """Of b's 3 prompts one brings out a1, and one more by itself what a's own beginnings do not."""
+    canaries, outcomes = truth()
+    key = Key(2, "global", "b", "own_prefix", "a0")
+    outcomes[key] = Outcome(phi={0: True}, queries=3)  # by the same prompt as a1, or another
+    outcomes[Key(2, "global", EVERY, "true_prefix", "a0")] = Outcome(phi={0: False}, queries=1)
+    rounds = {1: list(CLIENTS), 2: list(CLIENTS)}
+    found = passes(outcomes, canaries, rounds)
+    pairs, _ = matrix(outcomes, canaries, rounds, CLIENTS, CLIENTS, 10)
+    rows = clients.memorization(found, pairs, canaries, 10)
+    kinds = {
+        kind: one(rows, kind=kind, victim="a", attack="phi", copies=None)
+        for kind in ("intra", "union", "total")
+    }
+    kinds["inter"] = one(rows, kind="inter", attacker="b", victim="a", attack="phi", copies=None)
+    assert {kind: (row["k"], row["n"]) for kind, row in kinds.items()} == {
+        "inter": (2, 2),  # not 1 or 2 of 3 prompts
+        "intra": (1, 2),
+        "union": (2, 2),
+        "total": (2, 2),
+    }
 
 
 def test_leakage_by_rounds_taken_part_in() -> None:
