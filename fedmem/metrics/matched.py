@@ -53,6 +53,7 @@ def compare(
     shares: Sequence[float] = (SHARE,),
     draws: int = DRAWS,
     seed: int = 0,
+    fixed: bool = False,
 ) -> list[Row]:
     """`b` against `a`: a row at each one's own best, then one for each share of the smaller gain.
 
@@ -61,6 +62,10 @@ def compare(
     for each axis of `beside` the difference in gain. `verdict`: "less", "more", or "cannot tell:
     why" of b's leakage. rate_*, round_*: where each arm stands, by the point estimate; `early`
     names those for which that is within the first round, of which only the ends are measured.
+
+    The smaller gain is that of the draw's own questions, at each arm's best place by validation:
+    a draw of hard questions lowers it for both arms. `fixed`: the validation half's gain in every
+    draw, so that draws of hard questions count as out of reach.
     """
     shared = [one for one in a.seeds if one in b.seeds]
     if problem := _problem(a, b, shared):
@@ -68,15 +73,19 @@ def compare(
     drawn = weights(a, shared, draws, seed)
     count = _count(a, case, shared)
     sides = [_Side(arm, drawn, case) for arm in (a, b)]
-    best = [side.best for side in sides]
-    rows = [_row(a, b, case, "own best", None, [s.at_best() for s in sides], count, shared)]
+    best = [side.at_best() for side in sides]
+    rows = [_row(a, b, case, "own best", None, best, count, shared)]
+    gain = np.minimum(*(at.gain for at in best))
+    if fixed:
+        gain = np.full_like(gain, min(side.best[0] for side in sides))
     for share in shares:
-        target = share * min(gain for gain, *_ in best)
-        if target <= 0:
+        target = share * gain
+        if target[0] <= 0:
             rows.append(_untold(a, b, case, "an arm learned nothing on this axis", share))
             continue
         at = [side.at_gain(target) for side in sides]
-        rows.append(_row(a, b, case, "same utility", share, at, count, shared) | {"gain": target})
+        rows.append(_row(a, b, case, "same utility", share, at, count, shared))
+        rows[-1]["gain"] = float(target[0])
     return rows
 
 
@@ -181,8 +190,11 @@ class _Side:
             round=float(self.arm.rounds[number]),
         )
 
-    def at_gain(self, target: float) -> _At:
-        """Where the arm leaks least of all places at which a rate first reaches the gain."""
+    def at_gain(self, target: Floats | float) -> _At:
+        """Where the arm leaks least of all places at which a rate first reaches the gain.
+
+        target: one for all draws, or one for each.
+        """
         places = [first_reach(self.gain[rate], target) for rate in self.order]
         leak = self.share - self.twins
         lowest, which = least(self._there(leak, places))

@@ -200,9 +200,14 @@ def case(base_folder: Path, tmp_path: Path) -> Case:
 def test_two_nodes_give_the_same_bytes_as_one_process(cluster: Cluster, case: Case) -> None:
     rounds: list[Round] = []
     hold = case.hold(1)
-    release = threading.Thread(  # both nodes are at work before either may go on
-        target=lambda: (wait_until(lambda: len(case.turns()) == 2), hold.unlink())
-    )
+
+    def let_go() -> None:
+        try:
+            wait_until(lambda: len(case.turns()) == 2)  # both nodes are at work, then both go on
+        finally:
+            hold.unlink()  # a machine too slow fails the test and does not hold it up
+
+    release = threading.Thread(target=let_go)
     release.start()
     models = run_ray(case.with_engine(cluster.address), rounds.append, client_app=APP)
     release.join()
