@@ -24,7 +24,8 @@ BESIDE = (
     Axis("accuracy in the new skill", "accuracy", ("closed",)),
 )
 RANKS = ("r1", "r4", "r16", "r64")
-SHARES = (0.5, matched.SHARE, 0.9)
+SHARE = 0.75  # of the smaller best gain: the protocol's utility
+SHARES = (0.5, SHARE, 0.9)
 PLAIN = {"full": 1e-3, "r16-all": 3e-3, "r16-dp": 1e-2}  # the plain arm's rate for each defence
 Parts = Mapping[str, Mapping[str, Arm]]
 
@@ -78,7 +79,9 @@ def document(parts: Parts) -> Iterator[str]:
         yield from _heading(f"{part}: each arm at its own best", best_rows(part, arms))
         text = f"{part}: LoRA against full fine-tuning, by the protocol"
         yield from _heading(text, comparisons(rows[part].values()))
-        loose = [compare(arms["full"], arms[n], case(part=part), SHARES)[1:] for n in rows[part]]
+        loose = [
+            compare(arms["full"], arms[n], case(part=part), (*SHARES, 1.0))[1:] for n in rows[part]
+        ]
         text = f"{part}: exploratory, the utility set anew in each draw"
         yield from _heading(text, comparisons(loose))
     if "defended" in parts and "federated" in parts:
@@ -119,7 +122,7 @@ def verdicts(parts: Parts, rows: Mapping[str, Mapping[str, list[Row]]]) -> Itera
 
 def at_share(rows: Sequence[Row]) -> Row:
     """The row at the protocol's utility; where there is none, the one that says why."""
-    return next((row for row in rows if row["share"] == matched.SHARE), rows[0])
+    return next((row for row in rows if row["share"] == SHARE), rows[0])
 
 
 def _best_gain(arm: Arm) -> float:
@@ -179,7 +182,7 @@ def defences(parts: Parts) -> Iterator[str]:
     for name, arm in parts["defended"].items():
         key = next(key for key in sorted(PLAIN, key=len, reverse=True) if name.startswith(key))
         plain = only(parts["federated"][key.partition("-")[0]], PLAIN[key])
-        found.append(compare(plain, arm, case(), (matched.SHARE,)))
+        found.append(compare(plain, arm, case(), (SHARE, 1.0)))
     for line in comparisons(found):
         yield line.replace("| full | LoRA |", "| plain | defended |").replace(
             "full / LoRA", "ratio"
@@ -190,19 +193,19 @@ def drawing(parts: Parts) -> str:
     """Leakage over gain on facts, a plot a part side by side, as one SVG file."""
     shown = [part for part in ("federated", "centralized", "real") if part in parts]
     names = [name for name in ("full", *RANKS) if any(name in parts[part] for part in shown)]
-    width, height, key = 360, 232, 26
+    width, height, key = 360, 232, 44  # a plot's size; room for names above
     body = []
     for place, part in enumerate(shown):
         arms = [parts[part][name] for name in names if name in parts[part]]
         plot = str(figure(arms, case(part=part)).plot)
         at = f'x="{place * width}" y="{key}" width="{width}" height="{height}"'
         body.append(plot.replace("<svg", f"<svg {at}", 1))
-        body.append(f'<text x="{place * width + 42}" y="16">{part}</text>')
+        body.append(f'<text x="{place * width + 42}" y="36" font-weight="bold">{part}</text>')
     style = (Path(page.__file__).parent / "style.css").read_text(encoding="utf-8")
     from fedmem.report import svg
 
     for look, name in enumerate(names):
-        at = width * len(shown) - 64 * (len(names) - look)
+        at = 42 + 62 * look
         body.append(
             str(svg.swatch(look))
             .replace("<svg", f'<svg x="{at}" y="6"', 1)

@@ -21,9 +21,7 @@ from fedmem.metrics.intervals import Interval, apart, expanded_tail, paired_shar
 from fedmem.metrics.sheets import Arm
 
 DRAWS = 2000
-# Of the smaller of the two best gains: the utility at which arms are compared. Nearer to the best,
-# which is chosen among noisy points, many draws do not reach it.
-SHARE = 0.75
+SHARE = 1.0  # of the smaller of the two best gains: the utility at which arms are compared
 MISSED = 0.025  # draws that may miss that utility, as many as an interval leaves out on a side
 Row = dict[str, Any]
 Three = tuple[float, float, float]  # point, low, high
@@ -112,17 +110,18 @@ def _count(arm: Arm, case: Case, seeds: Sequence[int]) -> Count:
 def frontier(
     arm: Arm, case: Case, points: int = 8, draws: int = DRAWS, seed: int = 0
 ) -> list[tuple[float, Three]]:
-    """(gain, leakage with interval) at `points` even steps up to the arm's best gain.
+    """(gain, leakage with interval) at `points` even steps up to the arm's gain at its own best.
 
-    The gain is that of the figures' half; a step that is not surely reached is left out.
+    As in `compare` the steps are shares of each draw's own gain; one not surely reached is left
+    out.
     """
     side = _Side(arm, weights(arm, list(arm.seeds), draws, seed), case)
     count = _count(arm, case, list(arm.seeds))
     found = []
     for step in range(1, points + 1):
-        target = float(side.gain[:, 0].max()) * step / points
-        if target > 0 and _missed((at := side.at_gain(target)).leak) <= MISSED:
-            found.append((target, _leak(at, count)))
+        target = side.at_best().gain * step / points
+        if target[0] > 0 and _missed((at := side.at_gain(target)).leak) <= MISSED:
+            found.append((float(target[0]), _leak(at, count)))
     return [(gain, leak) for gain, leak in found if leak]
 
 

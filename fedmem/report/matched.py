@@ -17,7 +17,7 @@ from fedmem.report.plane import Path as Line
 from fedmem.report.plane import Spot, plane
 from fedmem.report.view import Figure, Panel, Table, number
 
-SHARES = (0.5, matched.SHARE, 0.9)
+SHARES = (0.5, 0.75, matched.SHARE)
 SAID = {"phi": "PHI", "window": "a long run of tokens", "exact": "the exact continuation"}
 INTRO = (
     "An arm is a config less seed and learning rate; each is compared with the first. Half of "
@@ -146,7 +146,8 @@ def place(row: dict[str, Any]) -> str:
     """Where two arms are compared, in words."""
     if row["share"] is None:
         return f"each at its own best ({row['axis']})"
-    return f"at the same utility ({100 * row['share']:.0f} % of the smaller gain, {row['axis']})"
+    part = "" if row["share"] == 1 else f"{100 * row['share']:.0f} % of "
+    return f"at the same utility ({part}the smaller of both best gains, {row['axis']})"
 
 
 def cells(row: dict[str, Any]) -> list[str]:
