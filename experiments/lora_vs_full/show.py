@@ -9,11 +9,11 @@ from pathlib import Path
 import claims
 from claims import Row, span
 
+from fedmem.comparison import matched, observations, sheets
+from fedmem.comparison.draws import Axis
+from fedmem.comparison.matched import Case, compare
+from fedmem.comparison.sheets import Arm, only
 from fedmem.errors import DataError
-from fedmem.metrics import matched, observations, sheets
-from fedmem.metrics.draws import Axis
-from fedmem.metrics.matched import Case, compare
-from fedmem.metrics.sheets import Arm, only
 from fedmem.report import page
 from fedmem.report.matched import figure
 

@@ -11,17 +11,18 @@ started again it goes on where it was. `show` makes the table and the figure fro
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
+from fedmem.comparison import observations
 from fedmem.config import Config
-from fedmem.errors import RunError
+from fedmem.errors import FedmemError, RunError
 from fedmem.grid import points
 from fedmem.loading import load_config
-from fedmem.metrics import observations
 from fedmem.progress import Event, Progress, shown
 from fedmem.report.view import seconds
 from fedmem.rundir import find, finished_runs, is_finished, read_manifest
@@ -120,13 +121,16 @@ def main() -> None:
     shower = commands.add_parser("show", help="table and figure from the arms' files")
     shower.add_argument("results", type=Path, nargs="?", default=HERE / "results")
     asked = parser.parse_args()
-    if asked.command == "run":
-        default = Path("runs/lora_vs_full") / ("smoke-results" if asked.smoke else "results")
-        run(asked.parts, asked.smoke, asked.data_root, asked.results or default, asked.jobs)
-    else:
-        from show import show  # beside this file
+    try:
+        if asked.command == "run":
+            default = Path("runs/lora_vs_full") / ("smoke-results" if asked.smoke else "results")
+            run(asked.parts, asked.smoke, asked.data_root, asked.results or default, asked.jobs)
+        else:
+            from show import show  # beside this file
 
-        show(asked.results)
+            show(asked.results)
+    except FedmemError as error:
+        sys.exit(f"study: error: {error}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedmem.comparison import matched, observations, sheets
+from fedmem.comparison.draws import Axis
+from fedmem.comparison.matched import Case
 from fedmem.errors import DataError
-from fedmem.metrics import matched, observations, sheets
-from fedmem.metrics.draws import Axis
-from fedmem.metrics.matched import Case
 from fedmem.report import view
 from fedmem.report.plane import Path as Line
 from fedmem.report.plane import Spot, plane

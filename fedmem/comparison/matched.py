@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedmem.metrics.draws import Axis, Weights, gains, shares, weights
-from fedmem.metrics.frontier import Floats, Place, first_reach, least, value_at
+from fedmem.comparison.draws import Axis, Weights, gains, shares, weights
+from fedmem.comparison.frontier import Floats, Place, first_reach, least, value_at
+from fedmem.comparison.sheets import Arm
 from fedmem.metrics.intervals import Interval, apart, expanded_tail, paired_share, wilson
-from fedmem.metrics.sheets import Arm
 
 DRAWS = 2000
 SHARE = 1.0  # of the smaller of the two best gains: the utility at which arms are compared

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from fakerun import Truth, answers, write_answers, write_run
 
+from fedmem.comparison import observations, sheets
+from fedmem.comparison.observations import arm_of, by_arm, observe
 from fedmem.errors import DataError
-from fedmem.metrics import observations, sheets
-from fedmem.metrics.observations import arm_of, by_arm, observe
 from fedmem.metrics.summary import read_config
 
 

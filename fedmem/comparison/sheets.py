@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fedmem.comparison.frontier import Floats
+from fedmem.comparison.observations import ATTACKS
 from fedmem.errors import DataError
-from fedmem.metrics.frontier import Floats
-from fedmem.metrics.observations import ATTACKS
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fedmem.metrics.frontier import Floats
-from fedmem.metrics.observations import is_validation
-from fedmem.metrics.sheets import Arm
+from fedmem.comparison.frontier import Floats
+from fedmem.comparison.observations import is_validation
+from fedmem.comparison.sheets import Arm
 
 
 @dataclass(frozen=True)

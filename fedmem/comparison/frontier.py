@@ -1,7 +1,7 @@
 """Leakage as a function of utility: each rate's rounds are a line, an arm's frontier the lowest.
 
 Utility is a *gain* over the untouched base on the same questions, so that it is 0 at round 0 and
-higher is better. Pure arithmetic on arrays [draws, rounds + 1]; `fedmem.metrics.matched` says what
+higher is better. Pure arithmetic on arrays [draws, rounds + 1]; `matched` beside it says what
 the draws are.
 """
 

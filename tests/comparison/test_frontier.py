@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedmem.metrics.frontier import first_reach, least, value_at
+from fedmem.comparison.frontier import first_reach, least, value_at
 
 
 def slow(gain: np.ndarray, leak: np.ndarray, target: float) -> float:

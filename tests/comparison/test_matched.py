@@ -10,13 +10,13 @@ import pytest
 from armworlds import arms
 from scipy.stats import binomtest
 
+from fedmem.comparison import matched
+from fedmem.comparison.draws import Axis
+from fedmem.comparison.matched import Case, compare
+from fedmem.comparison.observations import SCHEMA, is_validation
+from fedmem.comparison.sheets import arm, only
 from fedmem.errors import DataError
-from fedmem.metrics import matched
-from fedmem.metrics.draws import Axis
 from fedmem.metrics.intervals import paired_share
-from fedmem.metrics.matched import Case, compare
-from fedmem.metrics.observations import SCHEMA, is_validation
-from fedmem.metrics.sheets import arm, only
 
 CASE = Case(Axis("facts"), "phi", 10)
 WORLDS = 200

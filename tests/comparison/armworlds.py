@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedmem.metrics.sheets import Arm, Sheet
+from fedmem.comparison.sheets import Arm, Sheet
 
 SPEEDS = (0.1, 0.35, 1.0, 2.0)  # how fast each rate learns
 
