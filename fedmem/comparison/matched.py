@@ -18,7 +18,7 @@ import numpy as np
 from fedmem.comparison.draws import Axis, Weights, gains, shares, weights
 from fedmem.comparison.frontier import Floats, Place, first_reach, least, value_at
 from fedmem.comparison.sheets import Arm
-from fedmem.metrics.intervals import Interval, apart, expanded_tail, paired_share, wilson
+from fedmem.metrics.intervals import Interval, apart, expanded_tail, paired_share, times, wilson
 
 DRAWS = 2000
 SHARE = 1.0  # of the smaller of the two best gains: the utility at which arms are compared
@@ -295,7 +295,8 @@ def _figures(case: Case, ours: _At, theirs: _At, count: Count) -> Iterator[tuple
     yield "difference", drawn and _wider(drawn, _score_of_pairs(ours, theirs))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = ours.leak / theirs.leak
-    yield "ratio", _interval(ratio, count.notes) if below and below[1] > 0 else None
+    drawn = _interval(ratio, count.notes) if below and below[1] > 0 else None
+    yield "ratio", drawn and _wider(drawn, times(_score(ours, count), _score(theirs, count)))
     yield "gain_a", _interval(ours.gain, count.notes)
     yield "gain_b", _interval(theirs.gain, count.notes)
     yield "gain_difference", _interval(ours.gain - theirs.gain, count.notes)

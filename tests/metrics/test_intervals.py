@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmem.metrics.intervals import (
+    Interval,
     bootstrap_mean,
     bootstrap_ratio,
     clopper_pearson,
@@ -15,6 +16,7 @@ from fedmem.metrics.intervals import (
     newcombe,
     paired_share,
     student_mean,
+    times,
     wilson,
 )
 
@@ -155,3 +157,16 @@ def test_a_mean_of_few_notes_by_students_t():
         assert found.high - found.point == pytest.approx(stats.t.ppf(0.975, n - 1) * spread)
     with pytest.raises(ValueError, match="two values"):
         student_mean([1.0])
+
+
+def test_a_ratio_from_two_intervals() -> None:
+    same = Interval(1.0, 0.65, 1.0)
+    found = times(same, same)
+    assert found.point == 1.0 and found.low == pytest.approx(0.65)
+    assert found.high == pytest.approx(1 / 0.65)
+    # as Fieller's interval, for two normal means with small errors
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(3.0, 0.1, 200_000) / rng.normal(2.0, 0.1, 200_000)
+    near = times(Interval(3.0, 3 - 0.196, 3 + 0.196), Interval(2.0, 2 - 0.196, 2 + 0.196))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert near.low == pytest.approx(low, abs=0.01) and near.high == pytest.approx(high, abs=0.01)
