@@ -195,7 +195,7 @@ def report(
     ] = None,
     utility: Annotated[
         str | None,
-        typer.Option(help="Tasks, by comma, whose NLL arms are compared at [default: all]"),
+        typer.Option(help="Tasks, as `open,mcq`, whose NLL arms are compared at [default: all]"),
     ] = None,
 ) -> None:
     """Write the report of runs, side by side, as one HTML file.
@@ -212,7 +212,7 @@ def report(
         raise DataError(f"--out {page}: give a file in a folder that exists")
     from fedmem.report import write_report
 
-    write_report(folders, page, utility.split(",") if utility else [])
+    write_report(folders, page, [] if utility is None else utility.split(","))
     typer.echo(f"report: {page}")
 
 

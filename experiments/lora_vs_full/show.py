@@ -47,7 +47,9 @@ def load(results: Path) -> dict[str, dict[str, Arm]]:
         name = about["arm"]
         found.setdefault(about["part"], {})[name] = sheets.arm(name, table)
     if not found:
-        raise DataError(f"{results}: holds no results; make them with `study.py run`")
+        raise DataError(
+            f"{results}: holds no results; give the folder that `study.py run` wrote to"
+        )
     return found
 
 

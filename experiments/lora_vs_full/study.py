@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from fedmem.comparison import observations
 from fedmem.config import Config
-from fedmem.errors import FedmemError, RunError
+from fedmem.errors import ConfigError, FedmemError, RunError
 from fedmem.grid import points
 from fedmem.loading import load_config
 from fedmem.progress import Event, Progress, shown
@@ -113,16 +113,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     runner = commands.add_parser("run", help="make the runs that are missing")
-    runner.add_argument("--smoke", action="store_true", help="a few small runs, ten minutes")
+    runner.add_argument(
+        "--smoke", action="store_true", help="a few small runs, five to ten minutes"
+    )
     runner.add_argument("--parts", nargs="+", choices=[*PARTS, "real"], default=PARTS)
-    runner.add_argument("--data-root", help="folder of the real records")
+    runner.add_argument("--data-root", help="folder of the real records; needed by `real`")
     runner.add_argument("--jobs", type=int, help="runs at once [default: by cores]")
-    runner.add_argument("--results", type=Path, help="folder of the arms' files")
+    runner.add_argument(
+        "--results",
+        type=Path,
+        help="folder of the arms' files [default: runs/lora_vs_full/results]",
+    )
     shower = commands.add_parser("show", help="table and figure from the arms' files")
     shower.add_argument("results", type=Path, nargs="?", default=HERE / "results")
     asked = parser.parse_args()
     try:
         if asked.command == "run":
+            if "real" in asked.parts and not asked.data_root:
+                raise ConfigError(
+                    "--parts real: needs --data-root FOLDER (files of configs/real.yaml)"
+                )
             default = Path("runs/lora_vs_full") / ("smoke-results" if asked.smoke else "results")
             run(asked.parts, asked.smoke, asked.data_root, asked.results or default, asked.jobs)
         else:

@@ -27,8 +27,8 @@ INTRO = (
     "questions and notes are drawn together, alike for both arms."
 )
 HEAD = [
-    *("arms", "leak", "utility", "compared at", "first", "second", "difference", "first / second"),
-    *("gain, first", "gain, second", "second leaks"),
+    *("first / second", "leak", "utility", "compared at", "leak, first", "leak, second"),
+    *("difference, points", "ratio", "gain, first", "gain, second", "verdict"),
 ]
 
 
@@ -84,18 +84,25 @@ def panel(arms: Sequence[sheets.Arm], copies: int, axes: Sequence[Axis]) -> Pane
             for attack in ("phi", "exact"):
                 case = Case(axis, attack, copies, tuple(a for a in axes if a is not axis))
                 rows += matched.compare(arms[0], other, case, SHARES)
-    for row in rows:
-        first = row["attack"] == "phi" and row["axis"] == axes[0].name
-        if first and row["share"] in (None, matched.SHARE):
-            found.said.append(sentence(row))
+    first = [row for row in rows if row["attack"] == "phi" and row["axis"] == axes[0].name]
+    for share in (matched.SHARE, None):  # at equal utility first: it is the question
+        found.said.extend(sentence(row) for row in first if row["share"] == share)
+    found.said.append(
+        f"The figure to quote is PHI at the same utility ({axes[0].name}); the table's other rows "
+        "look at the same runs in other ways, each at 95 % by itself."
+    )
     if min(len(arm.seeds) for arm in arms) < 2:
         found.said.append(
             "One seed an arm: these intervals speak of other notes and questions under these very "
             "runs, and not of training again."
         )
+    caption = (
+        f"Arm against arm: share of notes written {copies} times, less twins, in points; gain in "
+        "nats a token; a ratio where the second's leakage is clear of 0 (95 % intervals)"
+    )
     case = Case(axes[0], "phi", copies)
     found.figures.append(figure(arms, case))
-    found.tables.append(Table("Arm against arm (95 % intervals)", HEAD, list(map(cells, rows))))
+    found.tables.append(Table(caption, HEAD, list(map(cells, rows))))
     return found
 
 
@@ -117,8 +124,9 @@ def figure(arms: Sequence[sheets.Arm], case: Case) -> Figure:
     title = f"{SAID[case.attack]} from notes written {case.copies} times, less twins, by utility"
     said = (
         f"Share of notes written {case.copies} times that gave back {SAID[case.attack]}, the true "
-        "text granted, less the twins' share. Thin: the rounds of each learning rate. Bold: the "
-        "least that an arm leaks at a utility."
+        "text granted, less the twins' share. Thin: each learning rate's rounds, straight from the "
+        "base to round 1. Bold: the least that an arm leaks at a utility; its last mark may "
+        "lie below the arm's own best, where another round or rate gets there leaking less."
     )
     return Figure("Leakage at each utility", said, plane(title, lines, axis))
 
@@ -138,7 +146,8 @@ def sentence(row: dict[str, Any]) -> str:
     )
     return (
         f"{head}: {SAID[row['attack']]} from notes written {row['copies']} times, above twins, "
-        f"{row['a']} {first}, {row['b']} {second}, difference {points(row['difference'])}: {told}."
+        f"{row['a']} {first}, {row['b']} {second}, difference {points(row['difference'])}: {told}"
+        f"{', whatever their utility' if row['share'] is None else ''}."
     ) + early * bool(row["early"])
 
 
@@ -151,22 +160,28 @@ def place(row: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A comparison as a row of the table."""
-    head = [f"{row['a']} / {row['b']}", SAID[row["attack"]], row["axis"], place(row)]
+    """A comparison as a row of the table; gains in nats a token."""
+    at = "own best" if row["share"] is None else f"{100 * row['share']:.0f} % of the smaller gain"
+    head = [f"{row['a']} / {row['b']}", SAID[row["attack"]], row["axis"], at]
     if "difference" not in row:
         return [*head, *["–"] * 6, row["verdict"]]
     figures = [points(row[key]) for key in ("leak_a", "leak_b", "difference")]
     ratio = row["ratio"]
     figures.append(f"{ratio[0]:.1f} ({ratio[1]:.1f}–{ratio[2]:.1f})" if ratio else "–")
     gains = [nats(row[key]) for key in ("gain_a", "gain_b")]
-    return [*head, *figures, *gains, row["verdict"]]
+    told = row["verdict"]
+    if told in ("less", "more"):
+        told = f"{row['b']} leaks {told}"
+    if row["early"]:
+        told += f"; {' and '.join(row['early'])} there within the first round, not measured"
+    return [*head, *figures, *gains, told]
 
 
 def points(value: tuple[float, float, float] | None) -> str:
     """A share of notes in points, as in "44 (23 to 67)"."""
     if value is None:
         return "–"
-    point, low, high = (f"{100 * part:.0f}".replace("-", "−") for part in value)
+    point, low, high = (f"{round(100 * part) + 0:d}".replace("-", "−") for part in value)
     return f"{point} ({low} to {high}) points"
 
 

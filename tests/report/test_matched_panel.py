@@ -35,11 +35,15 @@ def runs(tmp_path_factory):
 
 def test_less_leakage_at_equal_utility_is_said_with_its_interval(runs, tmp_path) -> None:
     panel = matched_arms(runs, ["full", "lora"], [])
-    best, same, seeds = panel.said
+    same, best, quoted, seeds = panel.said
     assert best.startswith("lora against full, each at its own best (all tasks): PHI from notes")
-    assert "full 41 (" in best and "lora 3 (" in best and best.endswith("lora leaks less.")
+    assert (
+        "full 41 (" in best
+        and "lora 3 (" in best
+        and best.endswith("lora leaks less, whatever their utility.")
+    )
     assert "at the same utility (the smaller of both best gains, all tasks)" in same
-    assert seeds.startswith("One seed an arm")
+    assert quoted.startswith("The figure to quote") and seeds.startswith("One seed an arm")
     text = write_report(runs, tmp_path / "page.html").read_text(encoding="utf-8")
     assert 'id="matched"' in text and 'class="line c0 thin"' in text
     assert text.count("own best (all tasks): PHI") == 1  # in words once, at the top
@@ -47,7 +51,7 @@ def test_less_leakage_at_equal_utility_is_said_with_its_interval(runs, tmp_path)
 
 def test_tasks_can_be_chosen_and_must_be_there(runs, tmp_path) -> None:
     said = matched_arms(runs, ["full", "lora"], ["mcq"]).said
-    assert "each at its own best (mcq)" in said[0]
+    assert "each at its own best (mcq)" in said[1]
     with pytest.raises(DataError, match="no task is called 'cards' "):
         matched_arms(runs, ["full", "lora"], ["cards"])
 
