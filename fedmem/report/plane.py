@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from markupsafe import Markup, escape
 
@@ -34,9 +35,13 @@ class Path:
 
 
 def plane(title: str, paths: Sequence[Path], axis: str, zero: bool = True) -> Markup:
-    """Shares (y, from 0 up; twins may push them below) over numbers (x, named by `axis`)."""
+    """Shares (y, from 0 up; twins may push them below) over numbers (x, named by `axis`).
+
+    The bold paths set the span of x; a thin one ends where it leaves it.
+    """
     spots = [spot for path in paths for spot in path.spots]
-    left, right = svg.span([spot.x for spot in spots] + ([0.0] if zero else []))
+    bold = [spot.x for path in paths if not path.thin for spot in path.spots]
+    left, right = svg.span((bold or [spot.x for spot in spots]) + ([0.0] if zero else []))
     highs = [spot.high if spot.high is not None else spot.y for spot in spots]
     top = svg.rate_top(highs)
     floor = svg.HEIGHT - BELOW
@@ -61,7 +66,8 @@ def plane(title: str, paths: Sequence[Path], axis: str, zero: bool = True) -> Ma
         body.append(svg.text(x(value), floor + 15, svg.plain(value)))
     body.append(svg.text((svg.LEFT + svg.WIDTH - svg.RIGHT) / 2, svg.HEIGHT - 6, axis, "soft"))
     for path in sorted(paths, key=lambda path: not path.thin):
-        corners = " ".join(f"{x(spot.x):.1f},{y(spot.y):.1f}" for spot in path.spots)
+        inside = takewhile(lambda spot: left <= spot.x <= right, path.spots)
+        corners = " ".join(f"{x(spot.x):.1f},{y(spot.y):.1f}" for spot in inside)
         css = f"line c{path.look % svg.MARKERS}" + (" thin" if path.thin else "")
         body.append(f'<polyline class="{css}" points="{corners}"/>')
         if not path.thin:
