@@ -125,8 +125,8 @@ def figure(arms: Sequence[sheets.Arm], case: Case) -> Figure:
     said = (
         f"Share of notes written {case.copies} times that gave back {SAID[case.attack]}, the true "
         "text granted, less the twins' share. Thin: each learning rate's rounds, straight from the "
-        "base to round 1, as far as they learn. Bold: the least that an arm leaks at a utility; its "
-        "last mark may lie below the arm's own best, where another round or rate leaks less."
+        "base to round 1, as far as they learn. Bold: the least that an arm leaks at a utility; "
+        "its last mark may lie below the arm's own best, where another round or rate leaks less."
     )
     return Figure("Leakage at each utility", said, plane(title, lines, axis))
 
