@@ -76,5 +76,6 @@ def span(value: Sequence[float] | None, scale: float = 1.0, unit: str = "nats") 
     if value is None:
         return "–"
     digits = 0 if scale == 100 else 1 if unit == "times" else 2
-    point, low, high = (f"{scale * part:.{digits}f}".replace("-", "−") for part in value)
+    texts = (f"{round(scale * part, digits) + 0.0:.{digits}f}" for part in value)  # no minus zero
+    point, low, high = (text.replace("-", "−") for text in texts)
     return f"{point} ({low} to {high}) {unit}"
