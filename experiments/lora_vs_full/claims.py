@@ -76,6 +76,8 @@ def span(value: Sequence[float] | None, scale: float = 1.0, unit: str = "nats") 
     if value is None:
         return "–"
     digits = 0 if scale == 100 else 1 if unit == "times" else 2
-    texts = (f"{round(scale * part, digits) + 0.0:.{digits}f}" for part in value)  # no minus zero
+    # twice: halves such as 12.5 must not hang on a machine's last bit; + 0.0: no minus zero
+    parts = (round(round(scale * part, 6), digits) + 0.0 for part in value)
+    texts = (f"{part:.{digits}f}" for part in parts)
     point, low, high = (text.replace("-", "−") for text in texts)
     return f"{point} ({low} to {high}) {unit}"
