@@ -116,7 +116,7 @@ def main() -> None:
     runner.add_argument(
         "--smoke", action="store_true", help="a few small runs, five to ten minutes"
     )
-    runner.add_argument("--parts", nargs="+", choices=[*PARTS, "real"], default=PARTS)
+    runner.add_argument("--parts", nargs="+", choices=[*PARTS, "real", "confirm"], default=PARTS)
     runner.add_argument("--data-root", help="folder of the real records; needed by `real`")
     runner.add_argument("--jobs", type=int, help="runs at once [default: by cores]")
     runner.add_argument(
