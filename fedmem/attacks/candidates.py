@@ -24,6 +24,7 @@ from fedmem.data import prompts
 from fedmem.data.encoding import Coder, Ids, array
 from fedmem.data.records import Canary, TokenSpan
 from fedmem.data.synthetic.identity import MAX_PATIENTS, SLOTS, SPACES, core, identity, in_pool
+from fedmem.model.cache import caching
 
 TOKENS_A_BATCH = 256  # each looks at all others; measured fastest for the bundled base
 LOGITS_A_BATCH = 2**27  # half a gigabyte of float32
@@ -96,7 +97,7 @@ def behind(model: Any, ids: Ids, asked: Sequence[tuple[int, Sequence[Ids]]]) -> 
     read = DynamicCache()
     with torch.inference_mode():
         first = torch.from_numpy(ids[: max(start for start, _ in asked)]).long()[None]
-        model(input_ids=first.to(device), past_key_values=read, use_cache=True, logits_to_keep=1)
+        model(input_ids=first.to(device), logits_to_keep=1, **caching(read))
     most = min(TOKENS_A_BATCH, LOGITS_A_BATCH // model.config.get_text_config().vocab_size)
     scores: list[list[float]] = [[] for _ in asked]
     forest = Forest()
@@ -171,8 +172,7 @@ class Forest:
                 input_ids=torch.tensor([self.tokens], device=device),
                 attention_mask=mask[None, None].to(device),
                 position_ids=torch.tensor([self.positions], device=device),
-                past_key_values=read,
-                use_cache=True,
+                **caching(read),
             ).logits[0]
             read.crop(-self.size)
             nodes, tokens = zip(*(step for path in self.paths for step in path), strict=True)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+from fedmem.model.cache import caching
+
 Keep = Callable[[int, list[int]], bool]  # (index of the prompt, tokens so far) -> go on?
 Choose = Callable[[Tensor], Tensor]  # logits [B, V] -> the next token of each row [B]
 Prompts = Sequence[NDArray[np.int32]]
@@ -103,9 +105,7 @@ def decode(
             if mask is not None:
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 extra = {"attention_mask": mask, "position_ids": positions}
-            step = model(
-                input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
-            )
+            step = model(input_ids=ids, logits_to_keep=1, **caching(cache), **extra)
             best = choose(step.logits[:, -1])
             for row, token in zip(rows, best.tolist(), strict=True):
                 out[row].append(token)

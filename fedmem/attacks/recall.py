@@ -20,6 +20,7 @@ from fedmem.data import prompts
 from fedmem.data.encoding import Coder, Ids, array
 from fedmem.data.records import Canary
 from fedmem.data.synthetic import notes
+from fedmem.model.cache import caching
 
 POOL, SEED = "base", 2000  # the bundled base was made of other notes: seeds from 1000 to 1011
 
@@ -50,7 +51,7 @@ def behind(model: Any, canaries: Sequence[Canary], before: Ids, bos: int = 1) ->
     read = DynamicCache()
     with torch.inference_mode():
         head = torch.from_numpy(before[:-1]).long()[None].to(device)
-        model(input_ids=head, past_key_values=read, use_cache=True, logits_to_keep=1)
+        model(input_ids=head, logits_to_keep=1, **caching(read))
     sequences = [np.concatenate((before[-1:], canary.ids[bos:])) for canary in canaries]
     found: list[float | None] = [None] * len(canaries)
     for rows in batches(sequences):

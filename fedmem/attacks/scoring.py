@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedmem.attacks.distribution import Spread, spread
 from fedmem.config.attack import Sampling
+from fedmem.model.cache import caching
 
 TIE = 1e-4  # logit gap below which the most likely token is a toss-up between kernels
 TIES = {"float32": TIE, "bfloat16": 0.25, "float16": 0.03}  # two units in the last place of 16
@@ -113,8 +114,8 @@ def score_batch(
     ids = ids.to(device)
     keep = 0 if last is None else last + 1
     with torch.inference_mode():
-        reading = {"use_cache": cache is not None, "past_key_values": cache}
-        logits = model(input_ids=ids, logits_to_keep=keep, **reading).logits[:, :-1].float()
+        read = caching(cache)
+        logits = model(input_ids=ids, logits_to_keep=keep, **read).logits[:, :-1].float()
         targets = ids[:, width - logits.shape[1] :]
         chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         total = torch.logsumexp(logits, -1)

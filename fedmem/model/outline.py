@@ -25,6 +25,7 @@ from fedmem.config import model as cfg
 from fedmem.errors import DataError
 from fedmem.model import precision
 from fedmem.model.base import attach, enable_checkpointing
+from fedmem.model.cache import caching
 from fedmem.training.loss import token_losses
 
 
@@ -104,9 +105,7 @@ class Outline:
         with self._alive() as alive, torch.no_grad():
             ids = torch.zeros((rows, width), dtype=torch.long)
             held = DynamicCache() if cache else None
-            out = self.model(
-                input_ids=ids, logits_to_keep=logits, use_cache=cache, past_key_values=held
-            )
+            out = self.model(input_ids=ids, logits_to_keep=logits, **caching(held))
             torch.logsumexp(out.logits.float(), -1)
         return alive.peak
 

@@ -19,6 +19,7 @@ from fedmem.attacks.scoring import score
 from fedmem.data.records import EncodedQA
 from fedmem.errors import ConfigError, DataError
 from fedmem.evaluation.options import option_logprobs
+from fedmem.model.cache import caching
 
 # of the logits' spread: what kernels differ by in this precision, with room
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -86,10 +87,10 @@ def _causal(model: Any, ids: Tensor) -> float:
 
 def _cached(model: Any, ids: Tensor) -> float:
     cache = DynamicCache()
-    _logits(model, ids[:, :6].repeat(2, 1), past_key_values=cache, use_cache=True)
+    _logits(model, ids[:, :6].repeat(2, 1), **caching(cache))
     cache.batch_select_indices(torch.tensor([1], device=ids.device))
     cache.crop(-3)
-    after = _logits(model, ids[:, 3:5], past_key_values=cache, use_cache=True)
+    after = _logits(model, ids[:, 3:5], **caching(cache))
     return _apart(_logits(model, ids, use_cache=False)[:, 3:5], after)
 
 
