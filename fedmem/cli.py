@@ -349,9 +349,11 @@ def doctor(
         typer.echo(line)
     if config is not None:
         from fedmem.loading import load_config
+        from fedmem.progress import shown
 
-        for line in config_lines(load_config(config, changes or [])):
-            typer.echo(line)
+        with shown() as progress:
+            for line in config_lines(load_config(config, changes or []), progress):
+                typer.echo(line)
 
 
 @app.command(epilog="Example:  fedmem base --out my-base --seed 0")

@@ -180,6 +180,7 @@ def test_the_papers_arms(name: str, tmp_path: Path) -> None:
 
 def told(name: str, path: Path, *more: str) -> str:
     (path / "i2b2").mkdir()
+    (path / "i2b2" / "one.xml").write_text("x")
     base = folder(path, name.removeprefix("paper/"))
     changes = [f"data.root={path}", f"model.base={base}", "model.revision=null", *more]
     return "\n".join(doctor.config_lines(load_config(name, changes)))
@@ -196,6 +197,9 @@ def test_doctor_needs_no_more_than_a_config_json(tmp_path: Path) -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", PAPER)
 def test_doctor_tells_of_every_paper_config(name: str, tmp_path: Path) -> None:
-    lines = told(name, tmp_path)
-    for arm in load_config(name).arms:
-        assert f"time          {arm}: about " in lines
+    lines = told(name, tmp_path).splitlines()
+    timed = [
+        line.removeprefix("time").partition(": about ")[0] for line in lines if line[:5] == "time "
+    ]
+    assert {arm.strip() for line in timed for arm in line.split(",")} == {*load_config(name).arms}
+    assert any(line.startswith("in all        7 runs: about ") for line in lines)

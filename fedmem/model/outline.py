@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,12 @@ class Alive(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Outline:
-    """The model on fake tensors, in the mode that they belong to."""
+    """The model on fake tensors, in the mode that they belong to. What was counted is kept."""
 
     model: Any
     mode: FakeTensorMode
     config: cfg.Model
+    _peaks: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False, compare=False)
 
     def parameters(self, trained: bool = False) -> int:
         """How many parameters there are, or are trained."""
@@ -90,6 +91,18 @@ class Outline:
 
     def step(self, rows: int, width: int) -> int:
         """Bytes alive at the peak of forward and backward of a micro-batch, gradients included."""
+        if (rows, width) not in self._peaks:
+            self._peaks[rows, width] = self._step(rows, width)
+        return self._peaks[rows, width]
+
+    def reading(self, rows: int, width: int, logits: int, cache: bool) -> int:
+        """Bytes alive at the peak of scoring the last `logits` tokens of each row."""
+        key = rows, width, logits, int(cache)
+        if key not in self._peaks:
+            self._peaks[key] = self._reading(*key)
+        return self._peaks[key]
+
+    def _step(self, rows: int, width: int) -> int:
         self.model.train()
         with self._alive() as alive:
             ids = torch.zeros((rows, width), dtype=torch.long)
@@ -99,8 +112,7 @@ class Outline:
             parameter.grad = None
         return alive.peak
 
-    def reading(self, rows: int, width: int, logits: int, cache: bool) -> int:
-        """Bytes alive at the peak of scoring the last `logits` tokens of each row."""
+    def _reading(self, rows: int, width: int, logits: int, cache: int) -> int:
         self.model.eval()
         with self._alive() as alive, torch.no_grad():
             ids = torch.zeros((rows, width), dtype=torch.long)
