@@ -1,7 +1,8 @@
 """From a YAML file and `key=value` overrides to a checked `Config`, and back to YAML.
 
 Relative `data.root` and `output` are relative to the current directory, not to the config file.
-`extends: FILE`, beside the config, lays a config over another one, as an arm lies over its config.
+`extends: FILE`, beside the config or one that comes along, lays a config over another one, as an arm
+lies over its config.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from fedmem.config import Config
 from fedmem.errors import ConfigError
 from fedmem.explain import Location, did_you_mean, dotted, explain
+from fedmem.layers import laid, lineage, merge, parse_yaml, set_path, setter
 
 # Set by fedmem itself for each arm and each point of a sweep.
 NOT_VARIED = ("name", "output", "arms", "sweep")
@@ -29,14 +31,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError with one line that names the file or the override, and the key.
     """
     file = find_config(path)
-    tree = read_tree(file)
+    layers = lineage(file, find_config)
+    tree = {**laid(layers)}
     fault = _fault(tree)
     changed = [(_override(tree, text), text) for text in overrides]
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
         where, line = explain(error, tree)
-        origin = str(file)
+        origin = str(setter(layers, where))
         for parts, text in changed:
             n = min(len(parts), len(where))
             # The override is named if it touches the faulty key, and the file alone was no worse.
@@ -87,78 +90,6 @@ def packaged_configs() -> dict[str, Path]:
     return {f.relative_to(folder).with_suffix("").as_posix(): f for f in files}
 
 
-# --- YAML ----------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loader that refuses a key given twice; YAML's own rule, which PyYAML does not keep."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"key `{key.value}` stands twice", problem_mark=key.start_mark
-                    )
-                seen.add((key.tag, key.value))
-        return node
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """YAML to plain values. Raises ConfigError naming `origin` and, in files, the line."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark and "\n" in text else ""
-        raise ConfigError(f"{origin}{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"{origin}: not valid YAML: {why}") from None
-
-
-def read_tree(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping in a config file, over that of the file it `extends`, if it does.
-
-    `below`: the files that extend it. Raises ConfigError naming the file and the key.
-    """
-    tree = read_yaml(file)
-    name = tree.pop("extends", None)
-    if name is None:
-        return tree
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f"{file}: extends: must name a config file, such as base.yaml")
-    parent = file.parent / name
-    if not parent.is_file():
-        raise ConfigError(f"{file}: extends: no such config file: {parent}")
-    seen = (*below, file)
-    if any(parent.samefile(other) for other in seen):
-        raise ConfigError(f"{file}: extends: {name} extends this file itself")
-    laid = merge(read_tree(parent, seen), tree, str(file))
-    assert isinstance(laid, dict)
-    return laid
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a config file. Raises ConfigError naming the file and line."""
-    try:
-        data = file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{file}:{line}: not UTF-8 text; save the file as UTF-8") from None
-    tree = parse_yaml(text, str(file))
-    if tree is None:
-        raise ConfigError(f"{file}: is empty; it needs at least `data.clients`")
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: must be a mapping (key: value), not a {_kind(tree)}")
-    return tree
-
-
 # --- overrides -----------------------------------------------------------------------------
 
 
@@ -189,78 +120,6 @@ def _override_arm(tree: dict[str, Any], parts: list[str], value: Any, text: str)
     arm = arms[parts[1]] = dict(arms[parts[1]] or {})
     arm.pop(rest := dotted(parts[2:]), None)
     arm[rest] = value
-
-
-def set_path(tree: dict[str, Any], parts: Sequence[str], value: Any, origin: str) -> list[str]:
-    """Set a nested key in place; missing mappings on the way are made, lists are not.
-
-    Returns the path with entries of lists by number, where the caller gave a name.
-    """
-    here: Any = tree
-    path: list[str] = []
-    for depth, part in enumerate(parts):
-        done = dotted(parts[:depth])
-        last = depth == len(parts) - 1
-        if isinstance(here, list):
-            key: Any = _index(here, part, done, origin)
-        elif isinstance(here, dict):
-            key = part
-        else:
-            raise ConfigError(f"{origin}: `{done}` is a {_kind(here)} and has no key `{part}`")
-        path.append(str(key))
-        if last:
-            here[key] = value
-        else:
-            if isinstance(here, dict) and here.get(key) is None:
-                if parts[depth + 1].isdigit():
-                    whole = dotted(parts[: depth + 1])
-                    raise ConfigError(
-                        f"{origin}: the config has no list `{whole}` to change; "
-                        f"give it whole: {whole}='[...]'"
-                    )
-                here[key] = {}
-            # A copy, so that what YAML anchors share is not changed in two places.
-            here[key] = here[key].copy() if isinstance(here[key], dict | list) else here[key]
-            here = here[key]
-    return path
-
-
-def _index(entries: list[Any], part: str, done: str, origin: str) -> int:
-    """An entry of a list by its position, or by its `name`."""
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
-    if part in names:
-        return names.index(part)
-    if part.isdigit() and int(part) < len(entries):
-        return int(part)
-    named = [name for name in names if isinstance(name, str)]
-    hint = did_you_mean(part, named)
-    raise ConfigError(
-        f"{origin}: `{done}` has {len(entries)} entries, counted from 0; none is `{part}`{hint}"
-    )
-
-
-def merge(base: Any, over: Any, origin: str, done: str = "") -> Any:
-    """`base` with the keys of the mapping `over` laid over it; anything else replaces.
-
-    A mapping with another `kind` replaces whole: its keys belong to another section.
-    """
-    if isinstance(base, dict) and isinstance(over, dict):
-        if "kind" in over and over["kind"] != base.get("kind"):
-            return over
-        laid = {k: merge(base.get(k), v, origin, f"{done}.{k}") for k, v in over.items()}
-        return {**base, **laid}
-    if isinstance(base, list) and isinstance(over, dict):
-        entries = list(base)
-        for key, value in over.items():
-            i = _index(entries, str(key), done, origin)
-            entries[i] = merge(entries[i], value, origin, f"{done}.{key}")
-        return entries
-    return over
-
-
-def _kind(value: object) -> str:
-    names = {str: "text", int: "number", float: "number", bool: "true/false", list: "list"}
-    return names.get(type(value), type(value).__name__)
 
 
 # --- arms, and back to YAML ----------------------------------------------------------------

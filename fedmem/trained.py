@@ -23,7 +23,7 @@ from fedmem.config.section import Section
 from fedmem.data.build import Dataset, build
 from fedmem.errors import ConfigError, DataError
 from fedmem.explain import explain
-from fedmem.loading import parse_yaml, set_path
+from fedmem.layers import parse_yaml, set_path
 from fedmem.metrics.outcomes import read_canaries
 from fedmem.metrics.summary import read_config, read_json, read_table
 from fedmem.model.adapter import start_from

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedmem.config import Config
 from fedmem.errors import ConfigError
+from fedmem.layers import set_path
 from fedmem.loading import (
     arm_configs,
     config_hash8,
@@ -19,7 +20,6 @@ from fedmem.loading import (
     find_config,
     load_config,
     packaged_configs,
-    set_path,
 )
 
 BASE = """\
@@ -283,14 +283,36 @@ def test_a_config_lies_over_the_one_that_it_extends(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("extends: none.yaml\n", "extends: no such config file"),
+        ("extends: none.yaml\n", "extends: none.yaml: no such config file"),
         ("extends: [a]\n", "extends: must name a config file"),
-        ("extends: over.yaml\n", "extends: over.yaml extends this file itself"),
+        ("extends: over.yaml\n", "goes round in a circle: over.yaml extends over.yaml"),
         ("extends: small.yaml\ntrainin: {}\n", "unknown key; did you mean `training`?"),
-        ("extends: small.yaml\ndata: {clients: {z: {lr: 1}}}\n", "none is `z`"),
+        (
+            "extends: small.yaml\ndata: {clients: {z: {lr: 1}}}\n",
+            "`data.clients` has 2 entries, counted from 0; none is `z`",
+        ),
     ],
 )
 def test_what_cannot_be_extended_is_said_in_one_line(file: Path, text: str, expected: str) -> None:
     over = file.with_name("over.yaml")
     over.write_text(text)
     assert expected in refusal(over)
+
+
+def test_a_fault_is_said_of_the_file_that_it_stands_in(file: Path) -> None:
+    over = file.with_name("over.yaml")
+    over.write_text("extends: small.yaml\nname: over\n")
+    file.write_text(file.read_text().replace("lr: 1e-3", "lr: fast"))
+    assert "lr: fast" in file.read_text()
+    assert refusal(over).startswith(f"{file}: training.lr")
+    over.write_text("extends: small.yaml\ntraining: {lr: slow}\n")
+    assert refusal(over).startswith(f"{over}: training.lr")
+
+
+def test_a_config_that_comes_along_can_be_extended_by_its_name(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("extends: quickstart\nname: over\nseed: 7\n")
+    mine, quick = load_config(over), load_config("quickstart")
+    assert mine == quick.model_copy(update={"name": "over", "seed": 7})
+    over.write_text("extends: quickstrt\n")
+    assert "over.yaml: extends: quickstrt: no such config file; did you mean" in refusal(over)
