@@ -206,7 +206,8 @@ def report(
     """
     from fedmem.rundir import finished_runs
 
-    folders = [folder for path in runs for folder in finished_runs(path)]
+    named = [folder for path in runs for folder in finished_runs(path)]
+    folders = list({folder.resolve(): folder for folder in named}.values())  # once if named twice
     page = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     if page.is_dir() or not page.parent.is_dir():
         raise DataError(f"--out {page}: give a file in a folder that exists")

@@ -1,8 +1,8 @@
 """From a YAML file and `key=value` overrides to a checked `Config`, and back to YAML.
 
 Relative `data.root` and `output` are relative to the current directory, not to the config file.
-`extends: FILE`, beside the config or one that comes along, lays a config over another one, as an arm
-lies over its config.
+`extends: FILE`, beside the config or one that comes along, lays a config over another one, as an
+arm lies over its config.
 """
 
 from __future__ import annotations
