@@ -169,7 +169,9 @@ def test_a_run_writes_one_directory_and_says_where(small: Path, tmp_path: Path) 
     assert (run / "report.html").is_file()
     again = command("report", run, "--out", tmp_path / "again.html")
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "again.html").is_file()
+    twice = command("report", run, f"{run}/", run, "--out", tmp_path / "twice.html")
+    assert twice.returncode == 0, twice.stderr
+    assert (tmp_path / "twice.html").read_bytes() == (tmp_path / "again.html").read_bytes()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -21,7 +21,7 @@ def compat(arms: Sequence[Arm]) -> list[Table]:
             worst = [
                 r for r in last if r["figure"] == "worst" and all(r[k] == row[k] for k in same)
             ]
-            at = f", at {worst[0]['prefix']} tokens" if worst else ""
+            at = f", at {worst[0]['prefix']} tokens" if worst and worst[0]["k"] else ""
             found.append(
                 [
                     *(arm.name, level(row["copies"]), MEASURES[row["measure"]], str(row["n"])),
@@ -29,5 +29,9 @@ def compat(arms: Sequence[Arm]) -> list[Table]:
                 ]
             )
     head = ["run", "written", "measure", "notes", "mean over prompts", "worst prompt"]
-    caption = "As the paper's code counts (penalised decoding), not to be mixed with the above"
+    caption = (
+        "As the paper's code counts (decoding under a frequency penalty), not to be mixed with the "
+        "above. The worst prompt is chosen after the fact; of exact matches their code takes it "
+        "over notes written once alone"
+    )
     return [Table(caption, head, found)] if found else []
