@@ -29,6 +29,12 @@ def less_at_same_utility(row: Row) -> Verdict:
     return (NO if difference[2] < LITTLE else OPEN), told + apart
 
 
+def confirmed(row: Row) -> Verdict:
+    """The confirmation's one comparison, on fresh seeds: the same rule, and its own words."""
+    verdict, why = less_at_same_utility(row)
+    return {YES: "confirmed", NO: "refuted", OPEN: "open"}[verdict], why
+
+
 def skill_differs(row: Row) -> bool:
     """Whether the arms' gain in the new skill differs where they are compared."""
     skill = row["beside"]["new skill"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import claims
+import draw
 from claims import Row, span
 
 from fedmem.comparison import matched, observations, sheets
@@ -14,8 +14,6 @@ from fedmem.comparison.draws import Axis
 from fedmem.comparison.matched import Case, compare
 from fedmem.comparison.sheets import Arm, only
 from fedmem.errors import DataError
-from fedmem.report import page
-from fedmem.report.matched import figure
 
 FACTS = Axis("facts", "nll", ("mcq", "open"))
 BESIDE = (
@@ -35,7 +33,7 @@ def show(results: Path) -> None:
     parts = load(results)
     text = "\n".join(document(parts)) + "\n"
     (results.parent / "RESULTS.md").write_text(text, encoding="utf-8")
-    (results.parent / "figure.svg").write_text(drawing(parts), encoding="utf-8")
+    (results.parent / "figure.svg").write_text(draw.drawing(parts, case), encoding="utf-8")
     print(text)
 
 
@@ -75,17 +73,17 @@ def document(parts: Parts) -> Iterator[str]:
     }
     if "federated" in rows and "r16" in rows["federated"]:
         yield from verdicts(parts, rows)
+    if "confirm" in rows:
+        yield from confirmation(parts["confirm"])
     for part, arms in parts.items():
         if part == "defended":
             continue
         yield from _heading(f"{part}: each arm at its own best", best_rows(part, arms))
         text = f"{part}: LoRA against full fine-tuning, by the protocol"
         yield from _heading(text, comparisons(rows[part].values()))
-        loose = [
-            compare(arms["full"], arms[n], case(part=part), (*SHARES, 1.0))[1:] for n in rows[part]
-        ]
-        text = f"{part}: exploratory, the utility set anew in each draw"
-        yield from _heading(text, comparisons(loose))
+        loose = [anew(arms, name, part) for name in rows[part]]
+        what = "" if part == "confirm" else "exploratory, "
+        yield from _heading(f"{part}: {what}the utility set anew in each draw", comparisons(loose))
     if "defended" in parts and "federated" in parts:
         yield from _heading("Defences against the plain arm, same rate", defences(parts))
 
@@ -120,6 +118,18 @@ def verdicts(parts: Parts, rows: Mapping[str, Mapping[str, list[Row]]]) -> Itera
     for claim, (verdict, why) in found.items():
         said = verdict if fair or claim.startswith("5") else claims.OPEN
         yield f"| {claim} | **{said}** | {why} |"
+
+
+def anew(arms: Mapping[str, Arm], name: str, part: str) -> list[Row]:
+    """Full against an arm with the utility set anew in each draw, the whole of the gain last."""
+    return compare(arms["full"], arms[name], case(part=part), (*SHARES, 1.0))[1:]
+
+
+def confirmation(arms: Mapping[str, Arm]) -> Iterator[str]:
+    """The second pass's one comparison: the whole of the smaller gain, on fresh seeds."""
+    verdict, why = claims.confirmed(anew(arms, "r16", "confirm")[-1])
+    yield from _heading("The confirmation, by the protocol's second pass", [])
+    yield f"At the whole of the smaller best gain, full less LoRA r 16: **{verdict}**; {why}."
 
 
 def at_share(rows: Sequence[Row]) -> Row:
@@ -189,38 +199,6 @@ def defences(parts: Parts) -> Iterator[str]:
         yield line.replace("| full | LoRA |", "| plain | defended |").replace(
             "full / LoRA", "ratio"
         )
-
-
-def drawing(parts: Parts) -> str:
-    """Leakage over gain on facts, a plot a part side by side, as one SVG file."""
-    shown = [part for part in ("federated", "centralized", "real") if part in parts]
-    names = [name for name in ("full", *RANKS) if any(name in parts[part] for part in shown)]
-    width, height, key = 360, 232, 44  # a plot's size; room for names above
-    body = []
-    for place, part in enumerate(shown):
-        arms = [parts[part][name] for name in names if name in parts[part]]
-        plot = str(figure(arms, case(part=part)).plot)
-        at = f'x="{place * width}" y="{key}" width="{width}" height="{height}"'
-        body.append(plot.replace("<svg", f"<svg {at}", 1))
-        body.append(f'<text x="{place * width + 42}" y="36" font-weight="bold">{part}</text>')
-    style = (Path(page.__file__).parent / "style.css").read_text(encoding="utf-8")
-    from fedmem.report import svg
-
-    for look, name in enumerate(names):
-        at = 42 + 62 * look
-        body.append(
-            str(svg.swatch(look))
-            .replace("<svg", f'<svg x="{at}" y="6"', 1)
-            .replace("<svg", '<svg width="26" height="12"', 1)
-        )
-        body.append(f'<text x="{at + 29}" y="16">{name}</text>')
-    rules = re.sub(r"@media \((?!prefers).*", "", style)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(shown)} '
-        f'{height + key}" font-family="sans-serif" font-size="12"><style>{rules}</style>'
-        + "".join(body)
-        + "</svg>\n"
-    )
 
 
 def _line(cells: Sequence[str]) -> str:

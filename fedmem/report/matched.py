@@ -106,10 +106,13 @@ def panel(arms: Sequence[sheets.Arm], copies: int, axes: Sequence[Axis]) -> Pane
     return found
 
 
-def figure(arms: Sequence[sheets.Arm], case: Case) -> Figure:
-    """Leakage over gain: each rate's rounds thin, each arm's frontier bold with intervals."""
+def figure(arms: Sequence[sheets.Arm], case: Case, looks: Sequence[int] | None = None) -> Figure:
+    """Leakage over gain: each rate's rounds thin, each arm's frontier bold with intervals.
+
+    `looks`: the arms' colours and marks by number, where they are not those of their places.
+    """
     lines = []
-    for look, arm in enumerate(arms):
+    for look, arm in zip(looks or range(len(arms)), arms, strict=True):
         for rate, course in matched.courses(arm, case):
             spots = [Spot(gain, leak) for gain, leak in course]
             lines.append(Line(f"{arm.name}, rate {rate:g}", look, spots, thin=True))
