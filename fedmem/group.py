@@ -89,12 +89,15 @@ class Group:
 
 
 def at_once(configs: Mapping[str, Config]) -> int:
-    """How many runs go side by side: what the cores hold, at least one; on Ray one at a time, for
-    its actors take the whole cluster."""
-    if any(config.engine.kind == "ray" for config in configs.values()):
+    """How many runs go side by side: what the cores hold, at least one.
+
+    One at a time on a GPU, whose memory they would share, and on Ray, whose actors take the whole
+    cluster.
+    """
+    engines = [config.engine for config in configs.values()]
+    if any(engine.kind == "ray" or engine.device.startswith("cuda") for engine in engines):
         return 1
-    threads = max(config.engine.threads for config in configs.values())
-    return max(1, min(len(configs), cores() // threads))
+    return max(1, min(len(configs), cores() // max(engine.threads for engine in engines)))
 
 
 def run_member(file: Path) -> None:

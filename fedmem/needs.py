@@ -155,8 +155,7 @@ class Plan:
         if count < 2 or len(works) < len(self.arms) or len(places) > 1:
             return
         (place,) = places
-        # on a GPU runs side by side share it
-        beside = min(self.at_once, count) if place[0] == "cpu" else 1
+        beside = self.at_once
         text = f"{count} runs" + (f", {beside} side by side" if beside > 1 else "")
         yield "in all", f"{text}: {speed.told(self.each * sum(works) / beside, *place)}"
 

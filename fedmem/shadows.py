@@ -54,8 +54,7 @@ def train(
     folder = directory.path / FOLDER
     folder.mkdir(exist_ok=True)
     group = Group(RunDir(folder, {}), configs(config, count, leave_one_out))
-    slots = 1 if config.engine.device.startswith("cuda") else at_once(group.configs)
-    group.run(jobs or slots, progress)
+    group.run(jobs or at_once(group.configs), progress)
     if failure := group.failure("shadow"):
         raise failure
     progress(Event(config.name, "summary and report"))

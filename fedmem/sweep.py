@@ -55,7 +55,7 @@ def run_sweep(
     with taken_up as parent:
         group = Group(parent, configs)
         index = Index(parent, grid, group)
-        slots = min(len(grid), jobs or _slots(configs))
+        slots = min(len(grid), jobs or at_once(configs))
         overall = Overall(config.name, len(grid), len(group.runs), slots, progress)
         index.write()
         group.run(slots, overall, index.update)
@@ -70,12 +70,6 @@ def run_sweep(
         progress(Event(config.name, DONE, path=str(parent.path)))
         done = {name: group.runs[name] for name in grid}
         return SweepRun(parent.path, index.path, page if page.is_file() else None, done)
-
-
-def _slots(configs: dict[str, Config]) -> int:
-    """How many points at once: by cores, but one where they would share a GPU's memory."""
-    on_gpu = any(config.engine.device.startswith("cuda") for config in configs.values())
-    return 1 if on_gpu else at_once(configs)
 
 
 class Overall:

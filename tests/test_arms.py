@@ -55,6 +55,7 @@ def test_arms_share_the_cores(tmp_path: Path) -> None:
     assert at_once(arms) == min(2, cores())
     wide = arm_configs(config(tmp_path, f"arms.full.engine.threads={min(256, cores() * 2)}"))
     assert at_once(wide) == 1
+    assert at_once(arm_configs(config(tmp_path, "engine.device=cuda"))) == 1  # they share a GPU
 
 
 def test_an_arm_gets_its_threads_and_this_copy_of_fedmem() -> None:
