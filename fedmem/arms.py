@@ -9,8 +9,9 @@ from fedmem import tracking
 from fedmem.config import Config
 from fedmem.group import Group, at_once
 from fedmem.loading import arm_configs
+from fedmem.manifest import find, is_finished, read_manifest
 from fedmem.progress import DONE, Event, Progress, silent
-from fedmem.rundir import RunDir, find, is_finished, read_manifest
+from fedmem.rundir import RunDir
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 from fedmem.config import Config
 from fedmem.errors import ConfigError, RunError
 from fedmem.loading import config_hash8, dump_config, load_config
+from fedmem.manifest import MANIFEST, is_finished
 from fedmem.progress import DONE, Event, Progress, has_ended, json_lines
-from fedmem.rundir import MANIFEST, RunDir, is_finished
+from fedmem.rundir import RunDir
 from fedmem.versions import cores
 from fedmem.workers import Worker, environment, stop_with_starter, work
 

@@ -1,6 +1,6 @@
-"""A run's directory: `runs/<YYYYmmdd-HHMMSS>-<name>-<hash8>/`, and files in it that are never half.
+"""A run's directory: `runs/<YYYYmmdd-HHMMSS>-<name>-<hash8>/`.
 
-Every file is written aside, flushed to disk and renamed into place. `manifest.json` says `running`
+`manifest.json` says `running`
 from the start and `finished` or `failed` at the very end; without `finished` nothing is trusted.
 One process at a time works on a run: it holds a lock on the file `.lock`.
 """
@@ -8,42 +8,34 @@ One process at a time works on a run: it holds a lock on the file `.lock`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from typing import IO, Any, Self
 
 from fedmem.config import Config
 from fedmem.errors import ConfigError, DataError, RunError
-from fedmem.files import part as part_of
-from fedmem.files import plain, sync, told
+from fedmem.folder import Folder
 from fedmem.loading import config_hash8, dump_config
+from fedmem.manifest import FORMAT, MANIFEST, Kind, read_manifest
 from fedmem.versions import environment
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
 LOCK = ".lock"
-Kind = Literal["run", "arms", "sweep"]  # one run, or several under one directory
 LOCK_SECONDS = 20.0  # an arm whose starter was killed takes a moment to stop
-FORMAT = 2  # of a run directory: raised when its files change, so that no old one is misread
 # what must be the same for the same bytes
 SAME = ("fedmem", "python", "threads", "versions")
 
 
-class RunDir:
+class RunDir(Folder):
     """One run's directory. As a context manager it marks a run that raises as failed."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
+        super().__init__(path)
         self.manifest = manifest
         self._lock: IO[bytes] | None = None
 
@@ -125,86 +117,15 @@ class RunDir:
                 sleep(0.2)
         self._lock = lock
 
-    # --- whole files ---
-
-    def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write `name` (may hold folders) whole or not at all; replaces an older one."""
-        with self.aside(name) as part:
-            part.write_bytes(data)
-        return self.path / name
-
-    def write_text(self, name: str, text: str) -> Path:
-        """UTF-8 text with the line ends it has."""
-        return self.write_bytes(name, text.encode())
-
-    def write_json(self, name: str, value: object) -> Path:
-        """Indented JSON; numbers that JSON does not know (NaN, infinities) become null."""
-        return self.write_text(name, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-
-    def write_table(self, name: str, table: pa.Table) -> Path:
-        """An Arrow table as Parquet; the same table gives the same bytes."""
-        import pyarrow.parquet as pq
-
-        with self.aside(name) as part:
-            # how a table was put together must not show in the file
-            pq.write_table(table.combine_chunks(), part, compression="zstd")
-        return self.path / name
-
-    @contextmanager
-    def aside(self, name: str) -> Iterator[Path]:
-        """A path to write a file to; renamed to `name` at the end, removed if the body raises."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(target)
-        try:
-            with told(target):
-                yield part
-                sync(part)
-                os.replace(part, target)
-                sync(target.parent)
-        finally:
-            part.unlink(missing_ok=True)
-
-    @contextmanager
-    def directory(self, name: str) -> Iterator[Path]:
-        """A new folder to fill, such as `adapters/round_001`; appears as `name` only when whole.
-
-        Raises RunError if `name` is already there.
-        """
-        target = self.path / name
-        if target.exists():
-            raise RunError(f"{target}: is already there and is not overwritten")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(target)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        try:
-            with told(target):
-                yield part
-                for file in sorted(part.rglob("*")):
-                    sync(file)
-                sync(part)
-                os.rename(part, target)
-                sync(target.parent)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-    # --- lines ---
+    # --- rounds ---
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Add a round's line to `metrics.jsonl`; on disk when this returns."""
-        self._append(METRICS, row)
+        self.append_line(METRICS, row)
 
     def append_timings(self, row: Mapping[str, object]) -> None:
         """Add a round's line to `timings.jsonl`; on disk when this returns."""
-        self._append(TIMINGS, row)
-
-    def _append(self, name: str, row: Mapping[str, object]) -> None:
-        line = json.dumps(plain(row), allow_nan=False) + "\n"
-        with told(self.path / name), (self.path / name).open("ab") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        self.append_line(TIMINGS, row)
 
     def undo_unfinished(self) -> int | None:
         """Take back what lies behind the last finished round; returns it, None if there is none."""
@@ -212,7 +133,7 @@ class RunDir:
         done = rows[-1]["round"] if rows else None
         last = -1 if done is None else done
         for file in (METRICS, TIMINGS):
-            kept = [row for row in self._lines(file) if row["round"] <= last]
+            kept = [row for row in self.lines(file) if row["round"] <= last]
             if (self.path / file).exists():
                 self.write_text(file, "".join(json.dumps(row) + "\n" for row in kept))
         for folder in ("adapters", "state"):
@@ -225,20 +146,7 @@ class RunDir:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl` so far; a torn last line (a crash) is left out."""
-        return self._lines(METRICS)
-
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        file = self.path / name
-        if not file.is_file():
-            return []
-        rows = []
-        for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                rows.append(json.loads(line))
-                rows[-1]["round"]
-            except (ValueError, KeyError, TypeError):
-                raise DataError(f"{file}:{number}: torn or changed; start anew") from None
-        return rows
+        return self.lines(METRICS)
 
     # --- the end ---
 
@@ -320,42 +228,6 @@ def open_finished(path: str | Path) -> RunDir:
         f"{folder}: the run is still going or was killed; take a killed one up with "
         "`fedmem run CONFIG --resume`"
     )
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """A run's manifest. Raises DataError where there is none that this version can read."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise DataError(f"{folder}: is not a run directory (it has no {MANIFEST})")
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_bytes())
-        manifest["status"], manifest["kind"], manifest["started"]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{file}: is not a manifest that fedmem wrote") from None
-    if manifest.get("format") != FORMAT:
-        raise DataError(
-            f"{folder}: a run directory of format {manifest.get('format', 1)}, written by fedmem "
-            f"{manifest.get('fedmem')}; this fedmem reads format {FORMAT}"
-        )
-    return manifest
-
-
-def find(config: Config, kind: Kind = "run") -> Path | None:
-    """The newest directory under `config.output` of a run of this very config, in any state."""
-    hash8 = config_hash8(config)
-    for path in sorted(config.output.glob(f"*-{config.name}-{hash8}*"), reverse=True):
-        try:
-            manifest = json.loads((path / MANIFEST).read_bytes())
-            if manifest["config_hash8"] == hash8 and manifest["kind"] == kind:
-                return path
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # killed before its manifest was written: nothing to go on with
-    return None
-
-
-def is_finished(path: Path) -> bool:
-    """Whether the run is whole. Raises DataError as `read_manifest` does."""
-    return bool(read_manifest(path)["status"] == "finished")
 
 
 def _difference(key: str, then: Any, now: Any) -> str:

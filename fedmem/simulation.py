@@ -12,6 +12,7 @@ from fedmem import checkpoint, protection, tracking
 from fedmem import workspace as workspaces
 from fedmem.config import Config
 from fedmem.errors import ConfigError, RunError
+from fedmem.manifest import find, is_finished
 from fedmem.metrics import audit
 from fedmem.metrics.summary import summarise
 from fedmem.model.hub import fetch, is_hub_name
@@ -20,7 +21,7 @@ from fedmem.recorder import Recorder
 from fedmem.report import write_report
 from fedmem.report.card import write_card
 from fedmem.rounds import OnRound, Start
-from fedmem.rundir import RunDir, find, is_finished
+from fedmem.rundir import RunDir
 from fedmem.workspace import Workspace
 
 Rounds = Callable[[Config, OnRound, Start | None], object]

@@ -13,9 +13,10 @@ from fedmem.errors import ConfigError
 from fedmem.grid import points
 from fedmem.group import Group, at_once
 from fedmem.index import INDEX, Index
+from fedmem.manifest import find, is_finished, read_manifest
 from fedmem.progress import DONE, FAILED, Event, Progress, has_ended, silent
 from fedmem.report.view import seconds
-from fedmem.rundir import RunDir, find, is_finished, read_manifest
+from fedmem.rundir import RunDir
 from fedmem.workers import STARTING, WAITING
 
 

@@ -24,6 +24,7 @@ from fedmem.data.build import Dataset, build
 from fedmem.errors import ConfigError, DataError
 from fedmem.explain import explain
 from fedmem.layers import parse_yaml, set_path
+from fedmem.manifest import MANIFEST, read_manifest
 from fedmem.metrics.outcomes import read_canaries
 from fedmem.metrics.summary import read_config, read_json, read_table
 from fedmem.model.adapter import start_from
@@ -33,7 +34,7 @@ from fedmem.model.merge import Merged, load_deltas
 from fedmem.model.probe import check_lengths, check_reading
 from fedmem.model.state import Arrays, get_arrays, set_arrays
 from fedmem.progress import Event, Progress
-from fedmem.rundir import MANIFEST, open_finished, read_manifest
+from fedmem.rundir import open_finished
 from fedmem.training import cpu
 from fedmem.workspace import device
 

@@ -20,8 +20,9 @@ from tiny import config
 from fedmem.config import Config
 from fedmem.errors import DataError, RunError
 from fedmem.loading import dump_config
+from fedmem.manifest import find
 from fedmem.progress import Event
-from fedmem.rundir import RunDir, find
+from fedmem.rundir import RunDir
 from fedmem.simulation import run
 
 ROOT = Path(__file__).parents[1]

@@ -23,9 +23,10 @@ from fedmem.config import Config
 from fedmem.errors import ConfigError, FedmemError, RunError
 from fedmem.grid import points
 from fedmem.loading import load_config
+from fedmem.manifest import find, is_finished, read_manifest
 from fedmem.progress import Event, Progress, shown
 from fedmem.report.view import seconds
-from fedmem.rundir import find, finished_runs, is_finished, read_manifest
+from fedmem.rundir import finished_runs
 from fedmem.sweep import run_sweep
 
 HERE = Path(__file__).parent

@@ -29,6 +29,7 @@ from fedmem.data.records import Canary, Note
 from fedmem.data.rows import Cell, Row
 from fedmem.data.windows import window
 from fedmem.errors import ConfigError, DataError
+from fedmem.folder import Folder
 from fedmem.metrics import approximate, discoverable, exposure, membership, paper_compat
 from fedmem.metrics import candidates as inferred
 from fedmem.metrics.leakage import losses, note_shares, passes, value_shares
@@ -37,7 +38,6 @@ from fedmem.metrics.summary import levels
 from fedmem.metrics.targets import targets
 from fedmem.metrics.tokens import TOKENS, tokens_of
 from fedmem.progress import Event, Progress, silent
-from fedmem.rundir import RunDir
 from fedmem.trained import Trained, find
 from fedmem.versions import library_versions
 
@@ -102,7 +102,7 @@ def attack(
     if granted.candidates:
         given = trained.tokenizer, granted.candidates, settings.seed
         lists = inference.lists(notes, notes, *given)
-    with RunDir(target.parent, {}).directory(target.name) as folder:
+    with Folder(target.parent).directory(target.name) as folder:
         found: list[Row] = []
         tokens: list[Row] = []
         for state in origin.states:
@@ -141,7 +141,7 @@ def attack(
             },
             **figures(found, tokens, plan, trained),
         }
-        writer = RunDir(folder, {})
+        writer = Folder(folder)
         writer.write_table("canaries.parquet", plan)
         writer.write_table("scores.parquet", rows.table(found))
         points = len(settings.attack.sampling)

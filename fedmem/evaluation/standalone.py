@@ -16,10 +16,10 @@ from fedmem.data.files import source_of
 from fedmem.data.records import EncodedQA, QARecord
 from fedmem.errors import ConfigError, DataError
 from fedmem.evaluation.utility import ANSWERS, answer
+from fedmem.folder import Folder
 from fedmem.metrics import utility
 from fedmem.metrics.headline import percent
 from fedmem.progress import Event, Progress, silent
-from fedmem.rundir import RunDir
 from fedmem.trained import Trained, find
 
 
@@ -173,7 +173,7 @@ def answers_file(out: Path) -> Path:
 
 def write(done: Evaluated, out: Path) -> None:
     """The rows as JSON, the answers as parquet, and the harness's rows beside them."""
-    writer = RunDir(out.parent, {})
+    writer = Folder(out.parent)
     writer.write_table(answers_file(out).name, done.answers)
     if done.compared:
         writer.write_json(f"{out.stem}.harness.json", done.compared)

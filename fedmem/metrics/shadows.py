@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from fedmem.attacks import lira, rmia
 from fedmem.errors import DataError
+from fedmem.manifest import read_manifest
 from fedmem.metrics.intervals import paired_share, student_mean
 from fedmem.metrics.outcomes import Owned
 from fedmem.metrics.roc import told_apart
 from fedmem.metrics.tokens import TOKENS
-from fedmem.rundir import open_finished, read_manifest
+from fedmem.rundir import open_finished
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]

@@ -13,10 +13,10 @@ import yaml
 from test_differencing import CLIENTS, one, owned
 
 from fedmem.errors import DataError
+from fedmem.manifest import FORMAT
 from fedmem.metrics import shadows, tokens
 from fedmem.metrics.outcomes import Owned
 from fedmem.metrics.shadows import Measured
-from fedmem.rundir import FORMAT
 
 
 def notes(each: int = 12) -> list[Owned]:
