@@ -1,6 +1,7 @@
 """The study, from runs to results: `PROTOCOL.md` says what is run and why, README.md what came out.
 
     python experiments/lora_vs_full/study.py run [--smoke] [--parts federated centralized defended]
+    python experiments/lora_vs_full/study.py run --parts confirm
     python experiments/lora_vs_full/study.py run --parts real --data-root FOLDER
     python experiments/lora_vs_full/study.py show [RESULTS]
 
@@ -30,7 +31,7 @@ from fedmem.rundir import finished_runs
 from fedmem.sweep import run_sweep
 
 HERE = Path(__file__).parent
-PARTS = ("federated", "centralized", "defended")  # `real` needs a folder of records
+PARTS = ("federated", "centralized", "defended")  # beside them: `confirm`; `real`, given records
 SMOKE = ("full_3e-4", "full_1e-3", "r16_3e-3", "r16_1e-2", "full-clip_1e-3", "r16-dp128_1e-2")
 SMALL = ["rounds.count=2", "sweep.seed=[900]", "name=smoke", "output=runs/lora_vs_full/smoke"]
 
@@ -56,6 +57,8 @@ def run(parts: list[str], smoke: bool, root: str | None, results: Path, jobs: in
             about = f", about {seconds(took / made * todo)}" if todo and made else ""
             text = f"{part}, seed {seed}: {len(runs)} runs; {todo} runs left{about}"
             progress(Event("study", text, lasting=True))
+        made_by = f"python experiments/lora_vs_full/study.py show {results}"
+        progress(Event("study", f"for tables and figure: {made_by}", lasting=True))
 
 
 def config_of(part: str, smoke: bool, root: str | None) -> Config:
