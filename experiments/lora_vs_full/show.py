@@ -171,19 +171,20 @@ def best_rows(part: str, arms: Mapping[str, Arm]) -> Iterator[str]:
 def comparisons(found: Iterator[list[Row]] | Sequence[list[Row]]) -> Iterator[str]:
     """A line a comparison: leakage, difference, ratio; what else differs there."""
     head = ["arms", "compared at", "full", "LoRA", "difference", "full / LoRA", "verdict"]
-    head += ["rates", "rounds", "accuracy differs by", "new skill differs by"]
+    head += ["rates", "rounds", "gain differs by", "accuracy differs by", "new skill differs by"]
     yield _line(head)
     yield _line(["---"] * len(head))
     for row in (row for rows in found for row in rows):
         way = "own best" if row["share"] is None else f"{100 * row['share']:.0f} % of the gain"
         cells = [f"{row['a']} / {row['b']}", way]
         if "difference" not in row:
-            yield _line([*cells, *["–"] * 4, row["verdict"], *["–"] * 4])
+            yield _line([*cells, *["–"] * 4, row["verdict"], *["–"] * 5])
             continue
         cells += [span(row[key], 100, "") for key in ("leak_a", "leak_b", "difference")]
         cells += [span(row["ratio"], unit="times"), row["verdict"]]
         cells += [f"{row['rate_a']:g} / {row['rate_b']:g}"]
         cells += [f"{row['round_a']:.1f} / {row['round_b']:.1f}"]
+        cells += [span(row["gain_difference"])]
         cells += [span(row["beside"]["accuracy on facts"], 100, "points")]
         yield _line([*cells, span(row["beside"]["new skill"])])
 
