@@ -15,10 +15,12 @@ def arms(
     seeds: int = 3,
     notes: int = 8,
     seed_spread: float = 0.6,
+    reach: float = 1.0,
 ) -> tuple[Arm, Arm]:
     """Two arms that learn alike; what each gives back at a utility differs by `leak` (log-odds).
 
-    Same questions and notes for both; every run has luck of its own, by seed and by rate.
+    Same questions and notes for both; every run has luck of its own, by seed and by rate. The
+    second arm can learn `reach` times as much; what it leaks at a utility stays that of the first.
     """
     twins, asked, rounds = 24, 120, 6
     ids = [f"heldout-mcq-{i:05d}" for i in range(asked)]
@@ -26,14 +28,14 @@ def arms(
     for seed in range(seeds):
         hard, taught = rng.normal(1.06, 0.6, asked), np.abs(rng.normal(0.3, 0.2, asked))
         secret, threshold = rng.normal(0, 1.5, notes), rng.random(notes)
-        for arm, added in zip(sheets, leak, strict=True):
+        for arm, added, far in zip(sheets, leak, (1.0, reach), strict=True):
             nll = np.zeros((len(SPEEDS), rounds, asked))
             hits = np.zeros((len(SPEEDS), rounds, notes + twins))
             luck = rng.normal(0, seed_spread)
             for rate, speed in enumerate(SPEEDS):
                 ours = rng.normal(0, seed_spread / 2)
                 for number in range(rounds):
-                    learned = 1 - np.exp(-speed * number)
+                    learned = far * (1 - np.exp(-speed * number))
                     nll[rate, number] = hard - taught * learned + rng.normal(0, 0.1, asked)
                     odds = -4 + 6 * learned + added + secret + luck + ours + (rate - 1.5) / 2
                     if number:

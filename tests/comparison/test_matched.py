@@ -128,12 +128,14 @@ def test_what_arms_share_cancels_but_no_interval_has_no_width() -> None:
 # --- calibration ------------------------------------------------------------------------------
 
 
-def verdicts(count: int, spread: float, leak: tuple[float, float] = (0.0, 0.0)) -> list[list[str]]:
+def verdicts(
+    count: int, spread: float, leak: tuple[float, float] = (0.0, 0.0), **worlds: float
+) -> list[list[str]]:
     """For each world its verdicts at own best, and at 50, 75 and 100 % of the smaller gain."""
     rng = np.random.default_rng(5)
     found = []
     for world in range(count):
-        made = arms(rng, leak, seed_spread=spread)
+        made = arms(rng, leak, seed_spread=spread, **worlds)
         told = compare(*made, CASE, shares=(0.5, 0.75, 1.0), draws=300, seed=world)
         found.append([row["verdict"] for row in told])
     return found
@@ -145,6 +147,15 @@ def test_arms_that_are_alike_are_seldom_told_apart(spread: float) -> None:
     for told in zip(*verdicts(WORLDS, spread), strict=True):
         wrong = sum(verdict in ("less", "more") for verdict in told)
         assert binomtest(wrong, WORLDS, 0.05, "greater").pvalue > 0.05 / 4, (told[0], wrong)
+
+
+@pytest.mark.slow
+def test_an_arm_that_can_learn_more_is_seldom_called_the_safer_one() -> None:
+    """At the other's best it has several rates to stand at, and stands where it leaks least."""
+    alike = [world[1:] for world in verdicts(WORLDS, 0.6, seeds=4, reach=1.35)]
+    for told in zip(*alike, strict=True):
+        wrong = sum(verdict in ("less", "more") for verdict in told)
+        assert binomtest(wrong, WORLDS, 0.05, "greater").pvalue > 0.05 / 3, (told[0], wrong)
 
 
 @pytest.mark.slow
