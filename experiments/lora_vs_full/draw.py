@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fedmem.comparison.matched import Case
 from fedmem.comparison.sheets import Arm
+from fedmem.comparison.sides import Case
 from fedmem.report import page, svg
 from fedmem.report.matched import figure
 

@@ -9,10 +9,11 @@ import claims
 import draw
 from claims import Row, span
 
-from fedmem.comparison import matched, observations, sheets
+from fedmem.comparison import draws, matched, observations, sheets
 from fedmem.comparison.draws import Axis
-from fedmem.comparison.matched import Case, compare
+from fedmem.comparison.matched import compare
 from fedmem.comparison.sheets import Arm, only
+from fedmem.comparison.sides import Case
 from fedmem.errors import DataError
 
 FACTS = Axis("facts", "nll", ("mcq", "open"))
@@ -138,8 +139,8 @@ def at_share(rows: Sequence[Row]) -> Row:
 
 
 def _best_gain(arm: Arm) -> float:
-    drawn = matched.weights(arm, list(arm.seeds), 0, 0)
-    return float(matched.gains(arm, drawn, FACTS, validation=True)[:, 0].max())
+    drawn = draws.weights(arm, list(arm.seeds), 0, 0)
+    return float(draws.gains(arm, drawn, FACTS, validation=True)[:, 0].max())
 
 
 def _heading(text: str, lines: Sequence[str] | Iterator[str]) -> Iterator[str]:

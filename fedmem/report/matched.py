@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fedmem.comparison import matched, observations, sheets
 from fedmem.comparison.draws import Axis
-from fedmem.comparison.matched import Case
+from fedmem.comparison.sides import Case
 from fedmem.errors import DataError
 from fedmem.report import view
 from fedmem.report.plane import Path as Line

@@ -12,9 +12,10 @@ from scipy.stats import binomtest
 
 from fedmem.comparison import matched
 from fedmem.comparison.draws import Axis
-from fedmem.comparison.matched import Case, compare
+from fedmem.comparison.matched import compare
 from fedmem.comparison.observations import SCHEMA, is_validation
 from fedmem.comparison.sheets import arm, only
+from fedmem.comparison.sides import Case
 from fedmem.errors import DataError
 from fedmem.metrics.intervals import paired_share
 
