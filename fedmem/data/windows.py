@@ -70,17 +70,18 @@ def _best(coder: Coder, note: Note, whole: Window, max_length: int) -> Window:
     room = max_length - form
     text, spans = note.text, note.phi
     candidates: list[tuple[int, int, int]] = []  # (-PHI values, start, end)
-    for begins in (_SENTENCE, _WORD):
+    # words are cut only where no window ends with a whole one, as in a value glued to a long word
+    for begins, whole_words in ((_SENTENCE, True), (_WORD, True), (_WORD, False)):
         for start in _begins(begins, text, spans):
             first = bisect_left(starts, start)
             end = ends[min(first + room, len(ends)) - 1] if room > 0 else start
             candidates.append((-_count(spans, start, end), start, end))
-        if not spans or min(candidates)[0] < 0:
-            break  # starts within sentences only for PHI that is not to be had otherwise
-    for _, start, end in sorted(candidates):
-        fitting = _shrink(coder, note, start, end, max_length)
-        if fitting is not None:
-            return fitting
+        if begins is _SENTENCE and spans and not min(candidates)[0]:
+            continue  # starts within sentences for PHI that is not to be had otherwise
+        for _, start, end in sorted(candidates):
+            fitting = _shrink(coder, note, start, end, max_length, whole_words)
+            if fitting is not None:
+                return fitting
     raise DataError(
         f"note {note.id}: no window of it fits training.max_length {max_length}; raise it"
     )
@@ -106,14 +107,17 @@ def _count(spans: tuple[PhiSpan, ...], start: int, end: int) -> int:
     return max(0, bisect_right(spans, end, key=lambda span: span.end) - first)
 
 
-def _shrink(coder: Coder, note: Note, start: int, end: int, max_length: int) -> Window | None:
+def _shrink(
+    coder: Coder, note: Note, start: int, end: int, max_length: int, whole_words: bool
+) -> Window | None:
     """The window from `start`, ended at a word at or before `end` so that it fits; None if empty.
 
     A text's tokens can change where it is cut, so the length is measured, never computed.
     """
     text = note.text
     while end > start:
-        if end < len(text) and not text[end].isspace() and not text[end - 1].isspace():
+        inside = end < len(text) and not text[end].isspace() and not text[end - 1].isspace()
+        if whole_words and inside:
             words = text[start:end].rsplit(None, 1)
             if len(words) > 1:  # else one long word, which must be cut
                 end = start + len(words[0])

@@ -100,8 +100,17 @@ def test_no_room_at_all(coder):
         window(coder, tagged(PLAIN * 9), 3, "window")
 
 
+def test_a_value_glued_to_a_long_word(coder):
+    note = tagged(("0000é 🙂🙂🙂🙂🙂",), "00000000")
+    found = window(coder, note, 40, "window")
+    check(found, note, coder, 40)
+    assert found.cut
+    assert [span.value for span in found.phi] == ["0000é 🙂🙂🙂🙂🙂"]
+
+
 words = st.text(st.sampled_from("abcé🙂 \n.,-0"), min_size=1, max_size=30)
-values = st.text(st.sampled_from("AB é🙂0"), min_size=1, max_size=12).filter(str.strip)
+# four tokens a character at most: a value always fits a window
+values = st.text(st.sampled_from("AB é🙂0"), min_size=1, max_size=6).filter(str.strip)
 parts = st.lists(st.one_of(words, st.tuples(values)), min_size=1, max_size=25)
 
 
